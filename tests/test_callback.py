@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import keras
+import nets
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import inputs_for
+
+import tfmcu_prune
+from tfmcu_prune import Budget, BudgetError, PruneCallback
+from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.resources import evaluate, resource_model
+
+SAMPLES, BATCH = 64, 8
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, SAMPLES)
+    x = rng.normal(0, 0.3, (SAMPLES, 8, 8, 3)) + np.eye(3)[y][:, None, None, :]
+    return x.astype("float32"), y
+
+
+def budget_of(model: keras.Model, share: float = 0.7) -> Budget:
+    """A budget between what the model costs and its floor."""
+    forms = resource_model(channel_groups(model))
+    full, least = evaluate(forms, forms.full()), evaluate(forms, np.ones(len(forms.groups), np.int64))
+    mix = {k: int(share * getattr(least, k) + (1 - share) * getattr(full, k)) for k in ("arena", "flash", "macs")}
+    return Budget(**mix)
+
+
+def fit(model: keras.Model, budget: Budget, data, epochs: int = 3, callback: PruneCallback | None = None, **kwargs):
+    keras.utils.set_random_seed(0)
+    gated = tfmcu_prune.prunable(model, budget)
+    gated.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    callbacks = [callback or PruneCallback(), *kwargs.pop("callbacks", ())]
+    arguments = data if isinstance(data, tuple) else (data,)
+    kwargs |= {"batch_size": BATCH} if isinstance(data, tuple) else {"shuffle": False}
+    history = gated.fit(*arguments, epochs=epochs, verbose=0, callbacks=callbacks, **kwargs)
+    return gated, history
+
+
+def require(gated: keras.Model, budget: Budget, calibration: np.ndarray) -> None:
+    footprint = tfmcu_prune.footprint(tfmcu_prune.convert(tfmcu_prune.strip(gated), calibration))
+    footprint.require(budget)
+
+
+def test_the_budget_holds_and_is_used(data) -> None:
+    budget = budget_of(nets.residual())
+    gated, history = fit(nets.residual(), budget, data)
+    require(gated, budget, data[0])
+    assert 0 < tfmcu_prune.get_mask(gated).sum() < len(tfmcu_prune.get_mask(gated))
+    for name in ("arena", "flash", "macs", "channels"):
+        values = history.history[name]
+        assert values == sorted(values, reverse=True)
+        assert values[-1] == values[-2]  # frozen at half of the training
+
+
+@pytest.mark.parametrize("name", ["arena", "flash", "macs"])
+def test_one_resource_alone(name: str, data) -> None:
+    budget = Budget(**{name: getattr(budget_of(nets.residual()), name)})
+    gated, _ = fit(nets.residual(), budget, data, epochs=2)
+    require(gated, budget, data[0])
+
+
+def test_no_budget_prunes_nothing(data) -> None:
+    gated, history = fit(nets.residual(), Budget(), data, epochs=1)
+    assert tfmcu_prune.get_mask(gated).all()
+    assert history.history["channels"] == [20]
+
+
+def test_a_fit_that_stops_early_still_meets_the_budget(data) -> None:
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    budget = budget_of(nets.residual())
+    gated, _ = fit(nets.residual(), budget, data, epochs=20, callbacks=[Stop()])
+    require(gated, budget, data[0])
+
+
+def test_explicit_steps(data) -> None:
+    seen: list[int] = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(int(tfmcu_prune.get_mask(self.model).sum()))
+
+    budget = budget_of(nets.residual())
+    fit(nets.residual(), budget, data, epochs=2, callback=PruneCallback(begin=4, end=10), callbacks=[Watch()])
+    assert seen[:3] == [20] * 3
+    assert seen[9] < 20
+    assert len(set(seen[9:])) == 1
+
+
+def test_data_that_does_not_tell_its_length(data) -> None:
+    def generator():
+        yield from zip(data[0], data[1], strict=True)
+
+    signature = (tf.TensorSpec((8, 8, 3), tf.float32), tf.TensorSpec((), tf.int64))
+    stream = tf.data.Dataset.from_generator(generator, output_signature=signature).batch(BATCH)
+    budget = budget_of(nets.residual())
+    gated, _ = fit(nets.residual(), budget, stream, epochs=4)
+    require(gated, budget, data[0])
+    with pytest.raises(ValueError, match="does not tell its number of steps"):
+        fit(nets.residual(), budget, stream, epochs=1)
+
+
+def test_the_same_seed_gives_the_same_mask(data) -> None:
+    budget = budget_of(nets.residual())
+    masks = [tfmcu_prune.get_mask(fit(nets.residual(), budget, data, epochs=2)[0]) for _ in range(2)]
+    assert np.array_equal(*masks)
+
+
+def test_wrong_use(data) -> None:
+    with pytest.raises(ValueError, match="0 <= begin <= end"):
+        PruneCallback(begin=5, end=3)
+    model = nets.residual()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="without gates"):
+        model.fit(*data, verbose=0, callbacks=[PruneCallback()])
+
+
+def test_a_file_that_cannot_come_within_the_budget(data) -> None:
+    """The closed form can be a little below the file: then the end of training says so."""
+    forms = resource_model(channel_groups(nets.residual()))
+    least = evaluate(forms, np.ones(len(forms.groups), np.int64))
+    with pytest.raises(BudgetError):
+        fit(nets.residual(), Budget(flash=least.flash - 1), data, epochs=1)
+    assert inputs_for(nets.residual()).shape == (5, 8, 8, 3)

@@ -1,0 +1,176 @@
+"""The callback that prunes while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from absl import logging
+
+from tfmcu_prune.allocation import allocate, choose, ramp
+from tfmcu_prune.budget import Budget, Resources
+from tfmcu_prune.channels import Channels, analyze_graph
+from tfmcu_prune.converter import convert
+from tfmcu_prune.errors import BudgetError
+from tfmcu_prune.gates import gates_of, get_mask, ungated
+from tfmcu_prune.regularizer import prices
+from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
+from tfmcu_prune.rules import Array
+from tfmcu_prune.salience import weight_norm
+from tfmcu_prune.surgery import strip
+from tfmcu_prune.tflm.footprint import footprint
+
+_UPDATES = 24  # mask updates during the ramp
+_CORRECTIONS = 8  # tries to bring the converted file within the budget
+
+
+class PruneCallback(keras.callbacks.Callback):
+    """Prunes a gated model during `fit` so that it ends within its budget.
+
+    From `begin` to `end` the budget falls from what the model costs to what it may cost; every few steps the group
+    sizes are projected onto it and the most salient channels are kept. Then the mask is frozen, checked on the
+    converted file, and training goes on. `arena`, `flash`, `macs` and `channels` of the current mask are put into
+    `logs`.
+
+    Args:
+        begin: Step of this fit at which pruning begins. Default: 10 % of its steps.
+        end: Step at which the mask is frozen. Default: 50 % of its steps.
+        strength: Price of the dearest channel on its way out, in units of the loss; 0 turns the regularizer off.
+        salience: `(channels, gates) -> array`: what each channel is worth.
+        allocation: `(resource_model, budget) -> sizes`: how many channels each group keeps.
+        regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
+
+    Raises:
+        ValueError: The model has no gates, or the length of the fit is not known and `end` is not given.
+        BudgetError: The budget cannot be met.
+
+    Source: Liberis & Lane 2021 (arXiv 2110.08350) for the idea; the ramp, the concave allocation and the projection are
+        those of ../shared/method.md, equations 8 and 10.
+    """
+
+    def __init__(
+        self,
+        begin: int | None = None,
+        end: int | None = None,
+        *,
+        strength: float = 1e-2,
+        salience: Callable[[Channels, Array], Array] = weight_norm,
+        allocation: Callable[[ResourceModel, Budget], Array] = allocate,
+        regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,
+    ) -> None:
+        super().__init__()
+        if begin is not None and end is not None and not 0 <= begin <= end:
+            raise ValueError(f"Expected 0 <= begin <= end, in steps of the fit. Received: begin={begin}, end={end}")
+        self.begin, self.end, self.strength = begin, end, strength
+        self.salience, self.allocation, self.regularizer = salience, allocation, regularizer
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        gated = self.model
+        self._channels = analyze_graph(ungated(gated))
+        self._resources = resource_model(self._channels)
+        self._budget = gates_of(gated).budget
+        self._step = self._epoch_start = self._first = self._next = 0
+        self._every = 1
+        self._last: int | None = None
+        self._frozen = False
+        steps = self.params.get("steps")
+        if self.end is not None or steps is not None:
+            self._plan(self.params["epochs"] * steps if steps is not None else 0)
+        elif self.params["epochs"] <= 1:
+            raise ValueError(
+                "PruneCallback cannot work out its schedule: the data does not tell its number of steps. "
+                "Pass steps_per_epoch to fit, or PruneCallback(begin=..., end=...) in steps."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch_start = self._step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._step = self._epoch_start + batch + 1
+        if self._frozen or self._last is None or self._step < self._next:
+            return
+        if self._step >= self._last:
+            self._freeze()
+        else:
+            self._update()
+            self._next = min(self._step + self._every, self._last)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._last is None:  # the first epoch has told how many steps one has
+            self._plan(self.params["epochs"] * self._step)
+        if logs is not None:
+            mask = get_mask(self.model)
+            now = evaluate(self._resources, self._resources.sizes(mask))
+            logs.update(arena=now.arena, flash=now.flash, macs=now.macs, channels=int(mask.sum()))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._frozen:  # stopped early, or `end` lies behind the last step
+            self._freeze()
+
+    def _plan(self, steps: int) -> None:
+        begin = max(self._step, steps // 10) if self.begin is None else self.begin
+        self._last = max(begin, steps // 2) if self.end is None else self.end
+        if begin > self._last:
+            raise ValueError(f"Expected begin <= end, in steps of the fit. Received: begin={begin}, end={self._last}")
+        self._first, self._next = begin, max(begin, 1)
+        self._every = max(1, (self._last - begin) // _UPDATES)
+
+    def _update(self) -> None:
+        """Project the mask onto the budget of this moment, and price the channels that are to go next."""
+        start = evaluate(self._resources, self._resources.full())
+        progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
+        worth = self._worth()
+        mask = self._choose(worth, ramp(self._budget, start, progress))
+        final = self._choose(worth, self._budget)
+        layer = gates_of(self.model)
+        layer.mask.assign(mask.astype("float32"))
+        layer.price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
+
+    def _worth(self) -> Array:
+        layer = gates_of(self.model)
+        return self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset))
+
+    def _choose(self, worth: Array, budget: Budget) -> Array:
+        return choose(self._resources, worth, self.allocation(self._resources, budget))
+
+    def _freeze(self) -> None:
+        """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""
+        layer, worth = gates_of(self.model), self._worth()
+        budget = self._budget
+        for attempt in range(_CORRECTIONS):
+            mask = self._choose(worth, budget)
+            layer.mask.assign(mask.astype("float32"))
+            real = measured(self.model)
+            form = evaluate(self._resources, self._resources.sizes(mask))
+            if not over(real, self._budget) and (attempt or not self._budget.limits()):
+                break
+            budget = _corrected(self._budget, form, real)
+        else:
+            raise BudgetError(
+                f"The converted model does not come within {self._budget}: it takes {real} where {form} was expected."
+            )
+        layer.price.assign(np.zeros(layer.count))
+        self._frozen = True
+        logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)
+
+
+def measured(gated: keras.Model) -> Resources:
+    """Return what the stripped model costs as a converted file.
+
+    Weights that are all zero now will not be so after training and would vanish from the file: they are filled.
+    """
+    small, rng = strip(gated), np.random.default_rng(0)
+    for weight in small.weights:
+        if not keras.ops.convert_to_numpy(weight).any():
+            weight.assign(rng.uniform(0.01, 0.02, weight.shape))
+    shapes = [(2, *tensor.shape[1:]) for tensor in small.inputs]
+    fp = footprint(convert(small, calibration=[rng.uniform(-1, 1, shape).astype("float32") for shape in shapes]))
+    return Resources(fp.arena, fp.flash, fp.macs)
+
+
+def _corrected(budget: Budget, form: Resources, real: Resources) -> Budget:
+    """The budget for the closed form under which the file meets `budget`."""
+    limits = budget.limits()
+    return Budget(**{name: max(limits[name] - getattr(real, name) + getattr(form, name), 1) for name in limits})

@@ -1,0 +1,194 @@
+"""From a Keras model to a full-integer .tflite; the only module that imports TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmcu_prune import graph as graphs
+from tfmcu_prune.errors import UnsupportedLayer
+from tfmcu_prune.rules import Array
+from tfmcu_prune.tflm.code_size import code_size
+from tfmcu_prune.tflm.compact import compact
+from tfmcu_prune.tflm.schema import read_model
+
+
+def convert(model: keras.Model, calibration: Any) -> bytes:
+    """Quantize a model to int8 (weights, activations, input and output) and return it as a .tflite.
+
+    Args:
+        model: A plain Keras model, for example what `strip` returned.
+        calibration: Representative inputs as the model is trained on: an array of shape (samples, ...), or a list or a
+            dict of such arrays for a model with several inputs. 100 to 500 samples are usual.
+
+    Returns:
+        The .tflite, with a batch of 1 and only operators that TensorFlow Lite Micro has.
+
+    Raises:
+        ValueError: An empty calibration set, one of the wrong shape, or one with NaN.
+        UnsupportedLayer: A layer that becomes an operator that TensorFlow Lite Micro lacks.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Conversion runs on the TensorFlow backend of Keras; this process runs {keras.backend.backend()!r}. "
+            "Save the stripped model, and convert it in a process with KERAS_BACKEND=tensorflow."
+        )
+    samples = _calibration_arrays(model, calibration)
+    graph = graphs.read(_float32(model))
+    inputs = [layer.name for layer in graph.input_layers.values()]
+    data = compact(_to_tflite(graph, samples), functools.partial(_keras_name, graph), inputs=inputs)
+    _require_tflm_operators(data)
+    return data
+
+
+def _float32(model: keras.Model) -> keras.Model:
+    """The model with every layer computing in float32, so that no cast of mixed precision is converted."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    graph = graphs.read(model)
+    made: dict[int, Any] = {}
+
+    def make(call: graphs.Call) -> Any:
+        if id(call.layer) not in made:
+            changes = {"dtype": "float32"} if isinstance(call.layer, keras.Layer) else {}
+            made[id(call.layer)] = graphs.copy_layer(call, **changes)
+        return made[id(call.layer)]
+
+    copy = graphs.replay(graph, make)
+    for call in graph.calls:
+        if isinstance(call.layer, keras.Layer):
+            made[id(call.layer)].set_weights(call.layer.get_weights())
+    return copy
+
+
+def _calibration_arrays(model: keras.Model, calibration: Any) -> list[Array]:
+    """One array an input, in the order of `model.inputs`, checked."""
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(calibration, Mapping):
+        if sorted(calibration) != sorted(names):
+            raise ValueError(f"Expected calibration arrays named {names}. Received: {sorted(calibration)}.")
+        calibration = [calibration[name] for name in names]
+    elif isinstance(calibration, Sequence) and len(names) > 1:
+        if len(calibration) != len(names):
+            raise ValueError(f"Expected {len(names)} calibration arrays, for {names}. Received: {len(calibration)}.")
+    elif not (isinstance(calibration, Sequence) and len(calibration) == 1 and np.ndim(calibration[0]) > 1):
+        calibration = [calibration]
+    arrays = [np.asarray(array) for array in calibration]
+    for tensor, array in zip(model.inputs, arrays, strict=True):
+        _check_calibration(tensor, array)
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(f"Expected as many samples for every input. Received: {[len(array) for array in arrays]}.")
+    return [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, arrays, strict=True)]
+
+
+def _check_calibration(tensor: Any, array: Array) -> None:
+    expected = f"(samples, {', '.join(str(size) for size in tensor.shape[1:])})"
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(
+            f"The calibration set is empty. Expected an array of shape {expected}, for example x_train[:200]. "
+            f"Received: shape {array.shape}."
+        )
+    if array.shape[1:] != tuple(tensor.shape[1:]):
+        raise ValueError(
+            f"The calibration set does not fit the input {tensor.name!r}. Expected shape {expected}. "
+            f"Received: {array.shape}."
+        )
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise ValueError(f"Expected calibration numbers. Received: an array of {array.dtype}.")
+    if not np.isfinite(array).all():
+        raise ValueError("The calibration set has NaN or infinite values; ranges of activations cannot be found.")
+
+
+def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
+    import tensorflow as tf
+
+    layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
+    weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
+
+    def representative() -> Iterator[list[Array]]:
+        for index in range(len(samples[0])):
+            yield [array[index : index + 1] for array in samples]
+
+    def run(*inputs: Any) -> list[Any]:
+        tensors = dict(zip(graph.input_layers, inputs, strict=True))
+        with keras.StatelessScope(state_mapping=weights):  # as constants
+            for index, call in enumerate(graph.calls):
+                with tf.name_scope(f"call{index}"):
+                    graphs.run_call(call, tensors)
+        return [tensors[id] for id in graph.output_ids()]
+
+    spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=t.name) for t in graph.input_layers.values()]
+    module = tf.Module()
+    module.run = tf.function(run)
+    function = module.run.get_concrete_function(*spec)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    with warnings.catch_warnings(), _quiet():
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+        return bytes(converter.convert())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the converter's C++ chatter off the terminal (progress bars), unless it fails."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            caught.seek(0)
+            os.write(stderr, caught.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _keras_name(graph: graphs.Graph, name: str) -> str:
+    """The Keras layer behind a tensor's name in the converted graph: of fused layers the first one."""
+    calls = [int(index) for index in re.findall(r"(?:^|[/;])call(\d+)/", name)]
+    if calls:
+        return graph.calls[min(calls)].name
+    output = re.fullmatch(r"(?:Stateful)?PartitionedCall:(\d+)", name)
+    if output is not None:
+        return _output_names(graph)[int(output[1])]
+    given = re.fullmatch(r"serving_default_(.*):\d+", name)
+    return given[1] if given else name
+
+
+def _output_names(graph: graphs.Graph) -> list[str]:
+    makers = {id: layer.name for id, layer in graph.input_layers.items()}
+    makers.update((id, call.name) for call in graph.calls for id in call.outputs)
+    return [makers[id] for id in graph.output_ids()]
+
+
+def _require_tflm_operators(data: bytes) -> None:
+    graph = read_model(data).main
+    for operator in graph.operators:
+        output = graph.tensors[operator.outputs[0]]
+        layer = output.name.split(":")[0]
+        if code_size([operator.name], "cortex-m4", "reference")[1]:
+            raise UnsupportedLayer(
+                f"The layer {layer!r} becomes the operator {operator.name}, which TensorFlow Lite Micro lacks. "
+                "Replace the layer by one that becomes another operator."
+            )
+        if output.type.startswith("float") and operator.name != "DEQUANTIZE":
+            raise UnsupportedLayer(
+                f"The layer {layer!r} stays in floating point (operator {operator.name}): the converter has no int8 "
+                "kernel for it. Replace the layer, for example by a ReLU or a BatchNormalization."
+            )

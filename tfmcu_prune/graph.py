@@ -1,0 +1,265 @@
+"""The graph of a Keras model: a value that can be walked and replayed with other layers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+_Key = tuple[str, int, int]  # layer name, index of the call, index of the output: keras_history
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor of a `Graph`: where it stands in the arguments of a call."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One layer called once.
+
+    Args:
+        name: The layer's name, unique in the graph but for a layer that is called several times.
+        layer: The layer, or the `keras.ops` operation.
+        args: Positional arguments, with a `Ref` for each tensor.
+        kwargs: Keyword arguments, with a `Ref` for each tensor.
+        outputs: Ids of the tensors that it returns.
+    """
+
+    name: str
+    layer: keras.Operation
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Ids of the tensors that it reads, in the order of its arguments."""
+        return tuple(ref.id for ref in _refs((self.args, dict(self.kwargs))))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as calls in the order in which Keras runs them; nested models are laid flat.
+
+    Args:
+        name: The model's name.
+        input_layers: The `InputLayer` behind each input tensor's id.
+        inputs: The model's inputs, structured as the model takes them.
+        outputs: The model's outputs, structured as the model returns them.
+        calls: Every call but the inputs.
+        shapes: Shape of each tensor that is an input or is read, with the batch axis.
+    """
+
+    name: str
+    input_layers: Mapping[int, keras.layers.InputLayer]
+    inputs: Any
+    outputs: Any
+    calls: tuple[Call, ...]
+    shapes: Mapping[int, tuple[int | None, ...]]
+
+    def output_ids(self) -> tuple[int, ...]:
+        """Ids of the tensors that the model returns."""
+        return tuple(ref.id for ref in _refs(self.outputs))
+
+
+def read(model: keras.Model) -> Graph:
+    """Read the graph of a Sequential or functional model; nothing of the model is changed.
+
+    Raises:
+        ValueError: Not a Keras 3 model, not built, or a subclassed model without a graph.
+    """
+    reader = _Reader()
+    functional = _functional(model)
+    inputs, outputs = reader.add(functional, [])
+    return Graph(model.name, reader.input_layers, inputs, outputs, tuple(reader.calls), reader.shapes)
+
+
+def replay(
+    graph: Graph, make: Callable[[Call], Callable[..., Any]], prologue: Callable[[Any], None] | None = None
+) -> Any:
+    """Build a functional model that runs `make(call)` in place of each call's layer.
+
+    Args:
+        graph: What to replay.
+        make: Gives the layer (or any function of symbolic tensors) for a call; asked once a call.
+        prologue: Called with the list of the new model's input tensors before the first call.
+
+    Returns:
+        A `keras.Model` whose inputs are named and structured as the graph's.
+    """
+    tensors: dict[int, Any] = {}
+    for id, layer in graph.input_layers.items():
+        tensors[id] = keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
+    if prologue is not None:
+        prologue(list(tensors.values()))
+    for call in graph.calls:
+        run_call(call, tensors, make(call))
+    return keras.Model(_fill(graph.inputs, tensors), _fill(graph.outputs, tensors), name=graph.name)
+
+
+def run_call(call: Call, tensors: dict[int, Any], layer: Callable[..., Any] | None = None) -> None:
+    """Run one call (with another layer in place of its own) on `tensors` and put its outputs there."""
+    args, kwargs = _fill((call.args, dict(call.kwargs)), tensors)
+    result = (layer or call.layer)(*args, **kwargs)
+    tensors.update(zip(call.outputs, keras.tree.flatten(result), strict=False))
+
+
+def copy_layer(call: Call, **changes: Any) -> Any:
+    """Return a new, unbuilt layer with the call's name and its layer's configuration, with some entries changed."""
+    config = call.layer.get_config()
+    if isinstance(call.layer, keras.Layer):
+        config["name"] = call.name
+    return type(call.layer).from_config({**config, **changes})
+
+
+def _functional(model: Any) -> keras.Model:
+    if not isinstance(model, keras.Model):
+        hint = " It is a tf_keras (Keras 2) model: build it with `import keras`." if _is_tf_keras(model) else ""
+        raise ValueError(f"Expected a Keras 3 model (keras.Model). Received: {type(model)}.{hint}")
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so its channels are not known. "
+            "Give it a keras.Input((...)) as its first layer, or call model.build(input_shape)."
+        )
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs:
+        raise ValueError(
+            f"The model {model.name!r} ({type(model).__name__}) has no graph of layers: expected a Sequential or a "
+            "functional model, received a subclassed one. Write it as keras.Model(inputs, outputs)."
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(inputs[0], outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def _is_tf_keras(model: Any) -> bool:
+    return any(cls.__module__.split(".")[0] == "tf_keras" for cls in type(model).__mro__)
+
+
+class _Reader:
+    """Collects the calls of a model and of the models nested in it from their (public) configurations."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.input_layers: dict[int, keras.layers.InputLayer] = {}
+        self.shapes: dict[int, tuple[int | None, ...]] = {}
+        self._names: dict[str, keras.Operation] = {}
+        self._count = itertools.count()
+
+    def add(self, model: keras.Model, given: Sequence[Ref]) -> tuple[Any, Any]:
+        """Add a model's calls; `given` stand for its inputs where it is nested. Returns its inputs and outputs."""
+        config = model.get_config()
+        operations = {operation.name: operation for operation in model.operations}
+        tensors: dict[_Key, Ref] = {}
+        for number, key in enumerate(_leaves(config["input_layers"])):
+            tensors[key] = given[number] if given else self._new_input(operations[key[0]])
+        pending: list[tuple[Any, tuple[str, int], Any]] = [
+            (operations[entry["name"]], (entry["name"], index), node)
+            for entry in config["layers"]
+            for index, node in enumerate(entry["inbound_nodes"])
+        ]
+        while pending:  # one pass is enough but where a layer is called at several depths
+            waiting = []
+            for operation, position, node in pending:
+                if all(_key(entry) in tensors for entry in _entries(node)):
+                    self._add_call(operation, position, node, tensors, model)
+                else:
+                    waiting.append((operation, position, node))
+            pending = waiting
+        outputs = _structure(config["output_layers"], tensors)
+        for ref, tensor in zip(_refs(outputs), model.outputs, strict=True):
+            self.shapes.setdefault(ref.id, tuple(tensor.shape))
+        return _structure(config["input_layers"], tensors), outputs
+
+    def _new_input(self, layer: keras.layers.InputLayer) -> Ref:
+        ref = Ref(next(self._count))
+        self.input_layers[ref.id] = layer
+        self.shapes[ref.id] = tuple(layer.batch_shape)
+        return ref
+
+    def _add_call(
+        self, operation: Any, position: tuple[str, int], node: Any, tensors: dict[_Key, Ref], parent: Any
+    ) -> None:
+        args, kwargs = _parse(node["args"], tensors), _parse(node["kwargs"], tensors)
+        for entry in _entries(node):
+            self.shapes[tensors[_key(entry)].id] = tuple(entry["config"]["shape"])
+        if isinstance(operation, keras.Model):
+            _, outputs = self.add(_functional(operation), list(_refs((args, kwargs))))
+            results = list(_refs(outputs))
+        else:
+            results = [Ref(next(self._count)) for _ in keras.tree.flatten(operation.output)]
+            name = self._unique(operation, parent)
+            self.calls.append(Call(name, operation, tuple(args), kwargs, tuple(ref.id for ref in results)))
+        for index, ref in enumerate(results):
+            tensors[(*position, index)] = ref
+
+    def _unique(self, operation: keras.Operation, parent: keras.Model) -> str:
+        name = operation.name
+        if self._names.setdefault(name, operation) is not operation:
+            name = f"{parent.name}_{name}"
+        return name
+
+
+def _key(entry: Any) -> _Key:
+    return tuple(entry["config"]["keras_history"])
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    """The serialized tensors in a part of a model's configuration."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            yield value
+        else:
+            yield from itertools.chain.from_iterable(map(_entries, value.values()))
+    elif isinstance(value, (list, tuple)):
+        yield from itertools.chain.from_iterable(map(_entries, value))
+
+
+def _parse(value: Any, tensors: Mapping[_Key, Ref]) -> Any:
+    """Serialized arguments of a call, with a `Ref` for each tensor."""
+    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+        return tensors[_key(value)]
+    if isinstance(value, dict) and value.get("class_name") == "__tuple__":
+        return tuple(_parse(item, tensors) for item in value["config"]["value"])
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    if isinstance(value, dict):
+        return {name: _parse(item, tensors) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_parse(item, tensors) for item in value]
+    return value
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
+
+
+def _leaves(value: Any) -> Iterator[_Key]:
+    """The keys in a model's `input_layers` or `output_layers`, in the order of `model.inputs`."""
+    if _is_key(value):
+        yield tuple(value)
+    else:
+        items = (value[name] for name in sorted(value)) if isinstance(value, dict) else iter(value)
+        yield from itertools.chain.from_iterable(map(_leaves, items))
+
+
+def _structure(value: Any, tensors: Mapping[_Key, Any]) -> Any:
+    if _is_key(value):
+        return tensors[tuple(value)]
+    if isinstance(value, dict):
+        return {name: _structure(item, tensors) for name, item in value.items()}
+    return [_structure(item, tensors) for item in value]
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    return (leaf for leaf in keras.tree.flatten(value) if isinstance(leaf, Ref))
+
+
+def _fill(value: Any, tensors: Mapping[int, Any]) -> Any:
+    return keras.tree.map_structure(lambda leaf: tensors[leaf.id] if isinstance(leaf, Ref) else leaf, value)

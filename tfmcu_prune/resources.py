@@ -1,0 +1,300 @@
+"""Arena, flash and MACs of a model in closed form of its group sizes, for training.
+
+With n the vector of kept channels a group, extended by a constant 1, every cost is made of linear forms a . n:
+
+    MACs   = sum_o (elements_o . n) (reads_o . n)
+    flash  = sum_o (rows_o . n) (columns_o . n) + overhead . n
+    arena  = max_p (live_p . n) + persistent . n
+
+where o runs over operators and p over the moments of TFLM's initialization and inference. Integer evaluation rounds
+each buffer as TFLM does; the gradient uses a smooth maximum. The figures are those of the default target of `footprint`
+(Cortex-M4, CMSIS-NN).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfmcu_prune.budget import Budget, Resources
+from tfmcu_prune.channels import Channels, Group
+from tfmcu_prune.errors import BudgetError
+from tfmcu_prune.lowering import Operator, Program, lower
+from tfmcu_prune.rules import Array
+
+RESOURCES = ("arena", "flash", "macs")
+_SMOOTHNESS = 0.05  # kappa of the smooth maximum, as a part of the maximum
+
+# sizeof(builtin data) and sizeof(op data) in the arena, bytes: TFLM 90b983c2 with CMSIS-NN, arm-none-eabi-gcc 12.2
+_PERSISTENT = {
+    "CONV_2D": (28, 60), "DEPTHWISE_CONV_2D": (28, 60), "FULLY_CONNECTED": (5, 72), "AVERAGE_POOL_2D": (40, 36),
+    "MAX_POOL_2D": (40, 36), "SOFTMAX": (4, 64), "ADD": (2, 60), "SUB": (2, 52), "MUL": (1, 36), "RESHAPE": (36, 0),
+    "CONCATENATION": (8, 24), "MEAN": (1, 44), "REDUCE_MAX": (1, 44), "LEAKY_RELU": (4, 24), "LOGISTIC": (0, 16),
+    "TANH": (0, 16), "HARD_SWISH": (0, 20), "PAD": (0, 56), "ELU": (0, 256), "RELU": (0, 28), "RELU6": (0, 8),
+    "STRIDED_SLICE": (24, 84),
+}  # fmt: skip
+_PER_CHANNEL = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+
+# Bytes of a compacted .tflite beside its contents: fitted by tools/calibrate_flash.py to converted networks
+_FLASH_FILE = 215
+_FLASH_EACH = (81, 23, 108)  # an operator, an activation, a constant
+
+
+@dataclass(frozen=True)
+class ResourceModel:
+    """The linear forms of a model; rows over (groups + 1), the last column being the constant part.
+
+    Args:
+        groups: The groups of channels, in the order of the columns.
+        program: The operators.
+        activations: Bytes of each activation.
+        live: Which activations are alive while each operator runs, bool.
+        scratch: Bytes of scratch of each operator.
+        left, right: Factors of the kernel elements of each operator that has a kernel.
+        elements, reads: Factors of the MACs of each operator.
+        outputs: Output channels of each operator with per-channel scales.
+        biased: Which of these have a bias, bool.
+    """
+
+    groups: tuple[Group, ...]
+    program: Program
+    activations: Array
+    live: Array
+    scratch: Array
+    left: Array
+    right: Array
+    elements: Array
+    reads: Array
+    outputs: Array
+    biased: Array
+
+    def full(self) -> Array:
+        """Return the sizes of an unpruned model, int64, shape (groups,)."""
+        return np.array([group.size for group in self.groups], np.int64)
+
+    def sizes(self, mask: Array) -> Array:
+        """Return the kept channels a group under a mask."""
+        return np.array([int(mask[group.channels].sum()) for group in self.groups], np.int64)
+
+
+def resource_model(channels: Channels) -> ResourceModel:
+    """Lower a labelled model to TFLite operators and write their costs as linear forms."""
+    program = lower(channels)
+    forms = _Forms(channels)
+    kernels = list({(o.layer, o.kind): o for o in program.operators if o.kernel is not None}.values())  # shared: once
+    per_channel = [o for o in program.operators if o.kind in _PER_CHANNEL]
+    columns = [_columns(o) for o in kernels]
+    multiplying = [o for o in program.operators if o.macs is not None]
+    return ResourceModel(
+        channels.groups,
+        program,
+        forms.rows([forms.of(labels) for labels in program.activations]),
+        _live(program),
+        forms.rows([_scratch(o, program, forms) for o in program.operators]),
+        forms.rows([forms.of(o.kernel[0]) * o.kernel[2] for o in kernels if o.kernel]),
+        forms.rows([forms.of(c) for c in columns]),
+        forms.rows([forms.of(program.activations[o.output]) for o in multiplying]),
+        forms.rows([forms.of(o.macs[0]) * o.macs[1] for o in multiplying if o.macs]),
+        forms.rows([forms.of(_columns(o)) for o in per_channel]),
+        np.array([o.bias for o in per_channel], bool),
+    )
+
+
+class _Forms:
+    """Counts labels as linear forms of the group sizes."""
+
+    def __init__(self, channels: Channels) -> None:
+        self.count = channels.count
+        self.columns = np.append(channels.group_of(), len(channels.groups))
+        self.sizes = np.append([group.size for group in channels.groups], 1).astype(float)
+
+    def of(self, labels: Array | None) -> Array:
+        """The number of elements that stay, as a form; `None` stands for one element."""
+        if labels is None:
+            return np.append(np.zeros(len(self.sizes) - 1), 1.0)
+        uniform = labels.ndim > 1 and not any(labels.strides[:-1])
+        row = labels[(0,) * (labels.ndim - 1)] if uniform else labels.reshape(-1)
+        times = labels.size // max(row.size, 1)
+        return times * np.bincount(self.columns[row], minlength=len(self.sizes)) / self.sizes
+
+    def rows(self, forms: list[Array]) -> Array:
+        return np.array(forms).reshape(len(forms), len(self.sizes))
+
+
+def _columns(operator: Operator) -> Array | None:
+    return operator.kernel[1] if operator.kernel else None
+
+
+def _live(program: Program) -> Array:
+    """Activation a is alive from the operator that writes it to the last one that reads it."""
+    last = len(program.operators) - 1
+    first_use, last_use = dict.fromkeys(program.inputs, 0), dict.fromkeys(program.outputs, last)
+    for index, operator in enumerate(program.operators):
+        first_use.setdefault(operator.output, index)
+        for a in operator.inputs:
+            last_use[a] = max(last_use.get(a, 0), index)
+    live = np.zeros((max(len(program.operators), 1), len(program.activations)), bool)
+    for a in range(len(program.activations)):
+        start = first_use[a]
+        live[start : max(last_use.get(a, start), start) + 1, a] = True
+    return live
+
+
+def _scratch(operator: Operator, program: Program, forms: _Forms) -> Array:
+    """Scratch of CMSIS-NN's int8 kernels on a core with DSP extension (../shared/tflm.md, 1.5)."""
+    one = forms.of(None)
+    window, column = operator.window
+    if operator.kind == "CONV_2D" and column and operator.kernel:
+        return 4 * window * forms.of(operator.kernel[0])
+    if operator.kind == "DEPTHWISE_CONV_2D" and column and operator.kernel:
+        return 2 * window * forms.of(operator.kernel[1])
+    if operator.kind == "AVERAGE_POOL_2D":
+        output = program.activations[operator.output]
+        return 4 * forms.of(output[(0,) * (output.ndim - 1)])
+    if operator.kind == "MEAN":
+        return 4 * forms.of(program.activations[operator.output]) + 32 * one
+    if operator.kind == "REDUCE_MAX":
+        return 32 * one
+    return 0 * one
+
+
+def evaluate(model: ResourceModel, sizes: Array) -> Resources:
+    """Return the resources of a model with `sizes` channels kept a group, int64, shape (groups,)."""
+    n = np.append(sizes, 1.0)
+    macs = round(float((model.elements @ n) @ (model.reads @ n)))
+    return Resources(int(_arena_moments(model, n).max()), int(_flash(model, sizes)), macs)
+
+
+def count_parameters(channels: Channels, mask: Array) -> int:
+    """Return the number of weights of the model that a mask leaves, shared layers counted once."""
+    keep, seen, total = np.append(mask, True), set[int](), 0
+    for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
+        if id(call.layer) in seen or not isinstance(call.layer, keras.Layer):
+            continue
+        seen.add(id(call.layer))
+        named = {id(getattr(call.layer, name)): axes for name, axes in flow.weights.items()}
+        for weight in call.layer.weights:
+            axes = named.get(id(weight), (None,) * len(weight.shape))
+            kept = (size if a is None else int(keep[a].sum()) for size, a in zip(weight.shape, axes, strict=True))
+            total += math.prod(kept)
+    return total
+
+
+def _align(sizes: Array) -> Array:
+    return np.ceil(sizes / 16) * 16
+
+
+def _live_bytes(model: ResourceModel, n: Array) -> Array:
+    return model.live @ _align(model.activations @ n) + (_align(model.scratch @ n) if len(model.scratch) else 0)
+
+
+def peak_sram(model: ResourceModel, sizes: Array) -> int:
+    """Return the bytes of the activations and scratch alive at the worst operator, each rounded up to 16."""
+    return int(_live_bytes(model, np.append(sizes, 1.0)).max())
+
+
+def _arena_moments(model: ResourceModel, n: Array) -> Array:
+    """Bytes of the arena at each moment: every operator's run, then the planning of the memory."""
+    operators, tensors = len(model.program.operators), _tensors(model)
+    persistent: float = 148 + 12 * tensors + 32 * operators + _fixed_persistent(model)
+    persistent += 2 * float(_align(4 * (model.outputs @ n)).sum())
+    requests = int((model.scratch[:, -1] + model.scratch[:, :-1].sum(axis=1) > 0).sum())
+    planning = 12 * (requests + 12) + 24 * (tensors + requests) + 40 * (len(model.activations) + requests) + 16
+    prepare = 12 * (requests + 12) + 250 + (12 * (model.outputs @ n).max() if len(model.outputs) else 0)
+    moments = np.concatenate([_live_bytes(model, n), [planning, prepare]])
+    return _align(moments + persistent)
+
+
+def _tensors(model: ResourceModel) -> int:
+    weights = sum(2 * (o.kernel is not None) - (o.kernel is not None and not o.bias) for o in model.program.operators)
+    return len(model.activations) + weights + sum(o.constants for o in model.program.operators)
+
+
+def _fixed_persistent(model: ResourceModel) -> int:
+    """Builtin data and op data of all operators, and the structs of the model's inputs and outputs."""
+    total = 0
+    for operator in model.program.operators:
+        builtin, data = _PERSISTENT.get(operator.kind, (0, 48))
+        total += -(-builtin // 4) * 4 + -(-data // 16) * 16
+    return total + 52 * (len(model.program.inputs) + len(model.program.outputs)) + 16
+
+
+def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, int, int, int]:
+    """Return what the flash is made of: bytes of contents, numbers of operators, of activations and of constants.
+
+    Contents are the names of activations, int8 weights, int32 biases, and the float32 scales of both a channel; the
+    zero points (8 bytes a channel) are all zeros, and vectors of equal length are written once.
+    """
+    n = np.append(sizes, 1.0)
+    channels = np.round(model.outputs @ n)
+    contents = _align((model.left @ n) * (model.right @ n)).sum() + 4 * channels.sum()
+    contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 8 * np.unique(channels).sum()
+    contents += sum(4 * (len(operator.layer) // 4 + 2) for operator in model.program.operators)
+    activations = len(model.activations)
+    return float(contents), len(model.program.operators), activations, _tensors(model) - activations
+
+
+def _flash(model: ResourceModel, sizes: Array) -> float:
+    contents, *counts = flash_terms(model, sizes)
+    return contents + _FLASH_FILE + sum(size * count for size, count in zip(_FLASH_EACH, counts, strict=True))
+
+
+def gradient(model: ResourceModel, sizes: Array) -> Array:
+    """Return d(arena, flash, macs) / d(sizes), shape (3, groups).
+
+    The arena's maximum is smoothed, max + kappa log sum exp((S - max) / kappa) with kappa 5 % of it, so that every
+    operator near the peak has its share; MACs and flash are exact.
+    """
+    n = np.append(np.asarray(sizes, float), 1.0)
+    live = model.live @ (model.activations @ n) + (model.scratch @ n)
+    weight = np.exp((live - live.max()) / (_SMOOTHNESS * max(live.max(), 1.0)))
+    weight /= weight.sum()
+    arena = weight @ (model.live @ model.activations + model.scratch) + 8 * model.outputs.sum(axis=0)
+    flash = (model.left @ n) @ model.right + (model.right @ n) @ model.left
+    flash += 4 * model.outputs.sum(axis=0) + 8 * model.outputs[model.biased].sum(axis=0)
+    macs = (model.elements @ n) @ model.reads + (model.reads @ n) @ model.elements
+    return np.stack([arena, flash, macs])[:, :-1]
+
+
+def over(resources: Resources, budget: Budget) -> dict[str, float]:
+    """Return by how much each limited resource is over its budget, as a part of it; nothing where it fits."""
+    excess = {name: getattr(resources, name) / limit - 1 for name, limit in budget.limits().items()}
+    return {name: value for name, value in excess.items() if value > 0}
+
+
+def floor(model: ResourceModel) -> Resources:
+    """Return what is left with every group at its smallest."""
+    return evaluate(model, np.ones(len(model.groups), np.int64))
+
+
+def require_feasible(model: ResourceModel, budget: Budget) -> None:
+    """Raise a BudgetError if the budget is below the floor, naming the operator and the group in the way."""
+    least = floor(model)
+    for name in over(least, budget):
+        sizes = np.ones(len(model.groups), np.int64)
+        operator = _worst_operator(model, name, sizes)
+        slope = gradient(model, sizes)[RESOURCES.index(name)]
+        group = f" of the group {model.groups[int(np.argmax(slope))].name!r}" if len(slope) else ""
+        raise BudgetError(
+            f"The budget {name}={getattr(budget, name):,} cannot be met: with every group of channels at its smallest "
+            f"the model still takes {getattr(least, name):,} (arena={least.arena:,} B, flash={least.flash:,} B, "
+            f"macs={least.macs:,}). In the way is the operator {operator}, with channels{group}. Raise the budget, "
+            "or change the model there: a smaller input, an earlier stride or pooling, fewer layers."
+        )
+
+
+def _worst_operator(model: ResourceModel, name: str, sizes: Array) -> str:
+    n = np.append(sizes, 1.0)
+    operators = model.program.operators
+    if name == "arena":
+        worst = operators[int(_live_bytes(model, n).argmax())]
+    elif name == "macs":
+        multiplying = [o for o in operators if o.macs is not None]
+        worst = multiplying[int(((model.elements @ n) * (model.reads @ n)).argmax())]
+    else:
+        kernels = [o for o in operators if o.kernel is not None]
+        worst = kernels[int(((model.left @ n) * (model.right @ n)).argmax())]
+    return f"{worst.layer!r} ({worst.kind})"

@@ -1,0 +1,49 @@
+"""What a channel is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmcu_prune.channels import Channels
+from tfmcu_prune.graph import Call
+from tfmcu_prune.rules import Array, Flow
+
+
+def weight_norm(channels: Channels, gates: Array) -> Array:
+    """Return the salience of each channel from the weights that make it, float64, shape (channels,).
+
+    For a kernel w that makes channel c, I_c = |gate_c| ||w_c|| / mean_k ||w_k||, averaged over all the kernels that
+    make the channel, so that every branch of a residual group has its say.
+
+    Args:
+        channels: The channels of a model, with its layers.
+        gates: What the channel's readers multiply it by, shape (channels,).
+
+    Source: magnitude ranking as in Li et al. 2017 (arXiv 1608.08710), the ranking that won the trials of
+        ../shared/method.md; averaging over groups as in DepGraph, Fang et al. 2023.
+    """
+    total, places = np.zeros(channels.count + 1), np.zeros(channels.count + 1)
+    for labels, norms in _norms(channels):
+        mean = norms.mean()
+        np.add.at(total, labels, norms / mean if mean > 0 else norms)
+        np.add.at(places, labels, 1)
+    return np.abs(gates) * (total / np.maximum(places, 1))[:-1]
+
+
+def _norms(channels: Channels) -> Iterator[tuple[Array, Array]]:
+    """Labels and norms along the output axis of every kernel that creates channels."""
+    for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
+        for name, axis, labels in _output_axes(call, flow):
+            value = np.asarray(keras.ops.convert_to_numpy(getattr(call.layer, name)), np.float64)
+            others = tuple(i for i in range(value.ndim) if i != axis)
+            yield labels, np.sqrt(np.square(value).sum(axis=others))
+
+
+def _output_axes(call: Call, flow: Flow) -> Iterator[tuple[str, int, Any]]:
+    for name in flow.reads:
+        axis = len(flow.weights[name]) - 1
+        yield name, axis, flow.weights[name][axis]

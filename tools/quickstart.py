@@ -1,0 +1,66 @@
+"""Prune a MobileNet on real data until it fits a budget, and compare it with the dense one.
+
+Trains the network twice from the same random weights, once as it is and once pruned by tfmcu_prune, converts both to
+int8, runs the whole test split on TensorFlow Lite Micro, prints a table and writes to build/quickstart/: dense.keras,
+pruned.keras, model.tflite, report.json, report.md and picture.png.
+
+Examples:
+
+  python tools/quickstart.py
+  python tools/quickstart.py --dataset fashion-mnist --arena 12KiB --flash 24KiB --macs 400k
+  python tools/quickstart.py --dataset npz:my_data.npz --epochs 20 --output /tmp/mine
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from tfmcu_prune.console import guarded, import_keras_quietly, progress
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+_DATASET = flags.DEFINE_string(
+    "dataset", "mnist5k", "mnist5k, digits, fashion-mnist, or npz:PATH with x_train, y_train, x_test, y_test."
+)
+_LIMIT = flags.DEFINE_integer("limit", 4000, "At most this many samples for training and validation.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 12, "Epochs of each of the two trainings.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the split, the random weights and the batches.", lower_bound=0)
+_ARENA = flags.DEFINE_string("arena", "9KiB", "Budget of the tensor arena, for example 9KiB; none for no limit.")
+_FLASH = flags.DEFINE_string("flash", "32KiB", "Budget of the .tflite file, for example 32KiB; none for no limit.")
+_MACS = flags.DEFINE_string("macs", "600k", "Budget of multiply-accumulates, for example 600k; none for no limit.")
+_OUTPUT = flags.DEFINE_string("output", str(_ROOT / "build" / "quickstart"), "Folder to write to.")
+
+
+def main(argv: Sequence[str]) -> int:
+    return guarded(_run, argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"Expected flags only, for example --dataset digits. Received: {' '.join(argv[1:])}")
+    import_keras_quietly()
+    from tfmcu_prune import Budget, datasets, demo, report, zoo
+
+    def network(input_shape: Sequence[int], classes: int) -> Any:
+        return zoo.mobilenet_v1(input_shape, classes, alpha=1, blocks=5)
+
+    budget = Budget(arena=_limit(_ARENA.value), flash=_limit(_FLASH.value), macs=_limit(_MACS.value))
+    data = datasets.load(_DATASET.value, limit=_LIMIT.value, seed=_SEED.value)
+    print(data)
+    job = demo.Job(data, network, budget, _EPOCHS.value, seed=_SEED.value, verbose=progress())
+    outcome = demo.run(job, tell=print)
+    print(report.as_table(outcome.report))
+    print("Written:", *demo.write(outcome, Path(_OUTPUT.value)), sep="\n  ")
+
+
+def _limit(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main))
