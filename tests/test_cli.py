@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import tfmcu_prune
-from tfmcu_prune import cli
+from tfmcu_prune import cli, console
 
 
 def _run(*args):
@@ -25,7 +26,7 @@ def model():
     return keras.Model(inputs, keras.layers.Dense(3, name="last")(x))
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["boards"], ["estimate", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["boards", "--help"], ["estimate", "--help"], ["demo", "--help"]])
 def test_what_needs_no_keras_does_not_import_it(args):
     code = f"""
 import sys
@@ -115,10 +116,16 @@ def test_no_command_is_an_error(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_reader_that_stops_early_is_no_error():
-    command = f"{sys.executable} -m tfmcu_prune.cli boards | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_reader_that_stops_early_is_no_error(monkeypatch):
+    def print_to_nobody(args):
+        raise BrokenPipeError
+
+    class Output:
+        def fileno(self):
+            return os.open(os.devnull, os.O_WRONLY)
+
+    monkeypatch.setattr(sys, "stdout", Output())
+    assert console.guarded(print_to_nobody, None) == 0
 
 
 def test_demo_compares_and_writes(tmp_path, capsys):

@@ -26,10 +26,12 @@ _WHERE = {
     "strip": "surgery",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = sorted([*_WHERE, "tflm"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "tflm":
+        return importlib.import_module(f"{__name__}.tflm")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
