@@ -81,6 +81,19 @@ def test_a_fit_that_stops_early_still_meets_the_budget(data) -> None:
     require(gated, budget, data[0])
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_restored_weights_do_not_bring_channels_back(data, first: bool) -> None:
+    """EarlyStopping puts the first epoch's weights back, mask included, before or after our on_train_end."""
+    stop = keras.callbacks.EarlyStopping("loss", mode="max", patience=10, restore_best_weights=True)
+    budget = budget_of(nets.residual())
+    keras.utils.set_random_seed(0)
+    gated = tfmcu_prune.prunable(nets.residual(), budget)
+    gated.compile("adam", "sparse_categorical_crossentropy")
+    callbacks = [stop, PruneCallback(begin=8, end=16)]
+    gated.fit(*data, batch_size=BATCH, epochs=3, verbose=0, callbacks=callbacks if first else callbacks[::-1])
+    require(gated, budget, data[0])
+
+
 def test_explicit_steps(data) -> None:
     seen: list[int] = []
 

@@ -14,7 +14,7 @@ from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels, analyze_graph
 from tfmcu_prune.converter import convert
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.gates import gates_of, get_mask, ungated
+from tfmcu_prune.gates import gates_of, get_mask, settle, ungated
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
 from tfmcu_prune.rules import Array
@@ -41,6 +41,7 @@ class PruneCallback(keras.callbacks.Callback):
         salience: `(channels, gates) -> array`: what each channel is worth.
         allocation: `(resource_model, budget) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
+        measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
 
     Raises:
         ValueError: The model has no gates, or the length of the fit is not known and `end` is not given.
@@ -59,12 +60,14 @@ class PruneCallback(keras.callbacks.Callback):
         salience: Callable[[Channels, Array], Array] = weight_norm,
         allocation: Callable[[ResourceModel, Budget], Array] = allocate,
         regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,
+        measure: Callable[[keras.Model], Resources] | None = None,
     ) -> None:
         super().__init__()
         if begin is not None and end is not None and not 0 <= begin <= end:
             raise ValueError(f"Expected 0 <= begin <= end, in steps of the fit. Received: begin={begin}, end={end}")
         self.begin, self.end, self.strength = begin, end, strength
         self.salience, self.allocation, self.regularizer = salience, allocation, regularizer
+        self.measure = measured if measure is None else measure
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         gated = self.model
@@ -108,6 +111,7 @@ class PruneCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._frozen:  # stopped early, or `end` lies behind the last step
             self._freeze()
+        settle(self.model)
 
     def _plan(self, steps: int) -> None:
         begin = max(self._step, steps // 10) if self.begin is None else self.begin
@@ -142,7 +146,8 @@ class PruneCallback(keras.callbacks.Callback):
         for attempt in range(_CORRECTIONS):
             mask = self._choose(worth, budget)
             layer.mask.assign(mask.astype("float32"))
-            real = measured(self.model)
+            layer.final = None
+            real = self.measure(self.model)
             form = evaluate(self._resources, self._resources.sizes(mask))
             if not over(real, self._budget) and (attempt or not self._budget.limits()):
                 break
@@ -152,7 +157,7 @@ class PruneCallback(keras.callbacks.Callback):
                 f"The converted model does not come within {self._budget}: it takes {real} where {form} was expected."
             )
         layer.price.assign(np.zeros(layer.count))
-        self._frozen = True
+        layer.final, self._frozen = mask, True
         logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)
 
 

@@ -46,7 +46,8 @@ def _add_inspect(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show the prunable channels of a Keras model",
-        description="Show which channels of a Keras model can be pruned, which go together, and what is fixed and why.",
+        description="Show which channels of a Keras model can be pruned, which go together, and what is fixed and why. "
+        "Of a gated model, what its mask has left is shown.",
         epilog="Example: tfmcu-prune inspect model.keras",
     )
     parser.add_argument("model", type=Path, metavar="MODEL.keras")

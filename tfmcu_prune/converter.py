@@ -6,10 +6,12 @@ import contextlib
 import functools
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -35,18 +37,15 @@ def convert(model: keras.Model, calibration: Any, *, optimize_arena: bool = True
             smallest arena, where that saves more than it takes in flash; what the model computes stays the same.
 
     Returns:
-        The .tflite, with a batch of 1 and only operators that TensorFlow Lite Micro has.
+        The .tflite, with a batch of 1, named as the Keras layers, and only operators that TensorFlow Lite Micro has.
 
     Raises:
         ValueError: An empty calibration set, one of the wrong shape, or one with NaN.
         UnsupportedLayer: A layer that becomes an operator that TensorFlow Lite Micro lacks.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"Conversion runs on the TensorFlow backend of Keras; this process runs {keras.backend.backend()!r}. "
-            "Save the stripped model, and convert it in a process with KERAS_BACKEND=tensorflow."
-        )
     samples = _calibration_arrays(model, calibration)
+    if keras.backend.backend() != "tensorflow":
+        return _convert_elsewhere(model, samples, optimize_arena)
     graph = graphs.read(_float32(model))
     inputs = [layer.name for layer in graph.input_layers.values()]
     data = compact(
@@ -54,6 +53,44 @@ def convert(model: keras.Model, calibration: Any, *, optimize_arena: bool = True
     )
     _require_tflm_operators(data)
     return optimize(data) if optimize_arena else data
+
+
+def _convert_elsewhere(model: keras.Model, samples: list[Array], optimize_arena: bool) -> bytes:
+    """Convert in a process whose Keras runs on TensorFlow; this one runs on another backend."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder, "model.keras"))
+        np.savez(Path(folder, "samples.npz"), *samples)
+        done = subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE, folder, str(int(optimize_arena))],
+            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        error, result = Path(folder, "error.txt"), Path(folder, "model.tflite")
+        if error.exists():
+            raise UnsupportedLayer(error.read_text())
+        if done.returncode or not result.exists():
+            raise RuntimeError(f"The conversion in a process of its own failed:\n{done.stderr[-4000:]}")
+        return result.read_bytes()
+
+
+_ELSEWHERE = """
+import pathlib, sys
+import keras, numpy
+import tfmcu_prune
+folder = pathlib.Path(sys.argv[1])
+model = keras.models.load_model(folder / "model.keras")
+with numpy.load(folder / "samples.npz") as samples:
+    arrays = [samples[name] for name in samples.files]
+calibration = arrays if len(arrays) > 1 else arrays[0]
+try:
+    data = tfmcu_prune.convert(model, calibration, optimize_arena=sys.argv[2] == "1")
+except tfmcu_prune.UnsupportedLayer as error:
+    (folder / "error.txt").write_text(str(error))
+else:
+    (folder / "model.tflite").write_bytes(data)
+"""
 
 
 def _float32(model: keras.Model) -> keras.Model:

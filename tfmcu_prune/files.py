@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 
 def load_model(path: Path) -> Any:
-    """Read a Keras model, gated or plain, without its compile state.
+    """Read a Keras model without its compile state; a gated one is stripped.
 
     Raises:
         FileNotFoundError: No such file.
@@ -23,12 +23,14 @@ def load_model(path: Path) -> Any:
     _require_zip(path, "a .keras file, as model.save('name.keras') writes it")
     import keras
 
-    import tfmcu_prune.gates  # noqa: F401  registers the layers of gated models
+    from tfmcu_prune.gates import ChannelGates
+    from tfmcu_prune.surgery import strip
 
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"Keras cannot load the model {path}: {error}") from error
+    return strip(model) if any(isinstance(layer, ChannelGates) for layer in model.layers) else model
 
 
 def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from absl import logging
 from keras import ops
 
 from tfmcu_prune import graph as graphs
@@ -35,6 +36,7 @@ class ChannelGates(keras.layers.Layer):
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
         self.count = count
         self.budget = Budget(**budget)
+        self.final: Array | None = None  # the mask that PruneCallback froze, if it did
 
     def build(self, input_shape: Any) -> None:
         shape = (self.count,)
@@ -218,6 +220,20 @@ def set_mask(gated: keras.Model, mask: Any) -> None:
         if not mask[group.channels].any():
             raise ValueError(f"The mask removes all {group.size} channels of the group {group.name!r}; one must stay.")
     layer.mask.assign(mask.astype("float32"))
+    layer.final = None
+
+
+def settle(gated: keras.Model) -> None:
+    """Put the frozen mask back if other weights have been loaded since, so that the budget holds all the same."""
+    layer = gates_of(gated)
+    if layer.final is not None and not np.array_equal(layer.final, get_mask(gated)):
+        logging.warning(
+            "tfmcu_prune: weights from before the freeze of the mask were restored (EarlyStopping with "
+            "restore_best_weights?). The final mask is put on them, and they are not trained for it. "
+            "Use EarlyStopping(start_from_epoch=...) with an epoch after the freeze."
+        )
+        layer.mask.assign(layer.final.astype("float32"))
+        layer.price.assign(np.zeros(layer.count))
 
 
 def runs_of(labels: Array | None, count: int) -> list[list[int]]:

@@ -12,6 +12,8 @@ from tfmcu_prune.budget import Budget
 from tfmcu_prune.plots import Bars
 from tfmcu_prune.tables import render
 
+_MARKERS = ("<!-- results -->", "<!-- end of results -->")
+
 
 @dataclass(frozen=True)
 class Network:
@@ -121,6 +123,28 @@ def as_markdown(report: Report, *, picture: str | None = None) -> str:
         _markdown(("layer", "dense", "pruned"), _layers(report)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def inserted(text: str, report: Report) -> str:
+    """Return a Markdown text with the table of a report between its two markers, whatever was there.
+
+    Args:
+        text: Markdown with the lines `<!-- results -->` and `<!-- end of results -->`.
+        report: What to put in.
+
+    Raises:
+        ValueError: A marker is missing.
+    """
+    head, start, rest = text.partition(_MARKERS[0])
+    _, end, tail = rest.partition(_MARKERS[1])
+    if not start or not end:
+        raise ValueError(
+            f"Expected the lines {_MARKERS[0]} and {_MARKERS[1]} in the Markdown file. Received neither or one."
+        )
+    splits = ", ".join(f"{count:,} {name}" for name, count in report.samples.items())
+    title = f"{report.network} on {report.dataset} ({splits} samples), seed {report.seed}:"
+    table = _markdown(("", "dense", "pruned", "cut", "budget"), _rows(report))
+    return f"{head}{start}\n{title}\n\n{table}\n{end}{tail}"
 
 
 def _rows(report: Report) -> list[tuple[str, str, str, str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.channels import analyze_graph
-from tfmcu_prune.gates import gates_of, ungated
+from tfmcu_prune.gates import gates_of, settle, ungated
 from tfmcu_prune.rules import Array, Flow
 
 
@@ -35,6 +35,7 @@ def strip(gated: keras.Model) -> keras.Model:
         >>> strip(gated).get_layer("conv").filters
         2
     """
+    settle(gated)
     layer = gates_of(gated)
     mask = np.asarray(keras.ops.convert_to_numpy(layer.mask))
     offset = np.asarray(keras.ops.convert_to_numpy(layer.offset))

@@ -47,13 +47,10 @@ def _run(argv: Sequence[str]) -> None:
     import_keras_quietly()
     import tfmcu_prune
     from tfmcu_prune import files
-    from tfmcu_prune.gates import ChannelGates
 
     budget = tfmcu_prune.Budget(arena=_ARENA.value, flash=_FLASH.value, macs=_MACS.value)
     arrays = files.read_npz(Path(_CALIBRATION.value))
     model = files.load_model(Path(_MODEL.value))
-    if any(isinstance(layer, ChannelGates) for layer in model.layers):
-        model = tfmcu_prune.strip(model)
     data = tfmcu_prune.convert(model, calibration=_inputs(model, arrays, _SAMPLES.value))
     footprint = tfmcu_prune.footprint(data)
     print(footprint)

@@ -1,6 +1,6 @@
 """Throw mutated and truncated .tflite files at `footprint`: it must answer or raise InvalidModel, fast and in bounds.
 
-    python tools/footprint_fuzz.py --count 20000 --seed 0 MODEL.tflite ...
+python tools/footprint_fuzz.py --count 20000 --seed 0 MODEL.tflite ...
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ from typing import Any
 
 from absl import app, flags
 
+from tfmcu_prune import Budget, datasets
 from tfmcu_prune.console import guarded, import_keras_quietly, progress
+from tfmcu_prune.files import replacing
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +35,11 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the split, the random weights and th
 _ARENA = flags.DEFINE_string("arena", "9KiB", "Budget of the tensor arena, for example 9KiB; none for no limit.")
 _FLASH = flags.DEFINE_string("flash", "32KiB", "Budget of the .tflite file, for example 32KiB; none for no limit.")
 _MACS = flags.DEFINE_string("macs", "600k", "Budget of multiply-accumulates, for example 600k; none for no limit.")
+_AUGMENT = flags.DEFINE_boolean("augment", True, "Move the training images a little at random.")
 _OUTPUT = flags.DEFINE_string("output", str(_ROOT / "build" / "quickstart"), "Folder to write to.")
+_README = flags.DEFINE_string(
+    "readme", None, "A Markdown file whose table of results to renew, between its two markers."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,19 +49,25 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"Expected flags only, for example --dataset digits. Received: {' '.join(argv[1:])}")
+    budget = Budget(arena=_limit(_ARENA.value), flash=_limit(_FLASH.value), macs=_limit(_MACS.value))
+    data = datasets.load(_DATASET.value, limit=_LIMIT.value, seed=_SEED.value)
+    print(data)
     import_keras_quietly()
-    from tfmcu_prune import Budget, datasets, demo, report, zoo
+    from tfmcu_prune import demo, report, zoo
 
     def network(input_shape: Sequence[int], classes: int) -> Any:
         return zoo.mobilenet_v1(input_shape, classes, alpha=1, blocks=5)
 
-    budget = Budget(arena=_limit(_ARENA.value), flash=_limit(_FLASH.value), macs=_limit(_MACS.value))
-    data = datasets.load(_DATASET.value, limit=_LIMIT.value, seed=_SEED.value)
-    print(data)
-    job = demo.Job(data, network, budget, _EPOCHS.value, seed=_SEED.value, verbose=progress())
+    shift = 0.08 if _AUGMENT.value else 0.0
+    job = demo.Job(data, network, budget, _EPOCHS.value, seed=_SEED.value, shift=shift, verbose=progress())
     outcome = demo.run(job, tell=print)
     print(report.as_table(outcome.report))
     print("Written:", *demo.write(outcome, Path(_OUTPUT.value)), sep="\n  ")
+    if _README.value is not None:
+        path = Path(_README.value)
+        text = report.inserted(path.read_text(), outcome.report)
+        with replacing(path) as temporary:
+            temporary.write_text(text)
 
 
 def _limit(text: str) -> str | None:

@@ -12,7 +12,7 @@ from ..errors import BudgetError
 from . import targets
 from .arena import Arena, simulate
 from .code_size import code_size
-from .kernels import KERNELS
+from .kernels import FLOAT_ONLY, KERNELS
 from .macs import macs
 from .planner import align, live_bytes, lower_bound
 from .prepare import Prepare
@@ -265,6 +265,14 @@ def _role(operators: tuple[Operator, ...], tensor: int) -> str:
 
 def _uncertain(model: Model, arena: Arena) -> dict[str, str]:
     reasons = []
+    floats = [
+        f"{operator.name} {operator.index}"
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if operator.name in FLOAT_ONLY and any(graph.tensors[i].type != "float32" for i in operator.outputs)
+    ]
+    if floats:
+        reasons.append(f"TFLM runs {', '.join(floats)} in float32 only; replace it by an operator with an int8 kernel")
     if arena.unknown:
         reasons.append(
             f"no sizes are known for {', '.join(arena.unknown)}, which TFLM's kernels do not cover (or a custom "

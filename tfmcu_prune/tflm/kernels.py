@@ -304,3 +304,6 @@ KERNELS: dict[str, Kernel] = {
     "WHILE": Kernel("While", (8, 8)),
     "ZEROS_LIKE": Kernel(temps=_UNARY),
 }
+
+# Operators whose Prepare or Eval fails unless the tensors are float32.
+FLOAT_ONLY = frozenset({"CEIL", "COS", "EXP", "FLOOR", "L2_POOL_2D", "LOG", "NEG", "ROUND", "SIN", "SQRT", "SQUARE"})

@@ -10,10 +10,12 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import InvalidModel
 from .schema import Model, Operator
 
 ALIGNMENT = 16
 ONLINE = -1
+_MAX_SCOPES = 20_000
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class _Lifetimes:
         """Walk one subgraph."""
         graph = self.model.subgraphs[graph_index]
         self.open.add(graph_index)
+        if self.scope > _MAX_SCOPES:
+            raise InvalidModel(f"The subgraphs call each other so often that more than {_MAX_SCOPES} operators run.")
         self.touch(graph_index, graph.inputs, creates=True)
         for operator in graph.operators:
             self.scope += 1

@@ -19,6 +19,9 @@ from .opcodes import BUILTIN_NAMES, OPTION_FIELDS, TYPES
 
 PLAN_NAME = "OfflineMemoryAllocation"
 _MAX_BYTES = 2**31 - 1
+_MAX_RANK = 16
+_MAX_TENSORS = 5_000  # TFLM's planner sorts them by bubble sort and takes 64 bytes of arena for each
+_MAX_SUBGRAPHS = 64
 _CUSTOM = "CUSTOM"
 
 
@@ -121,9 +124,10 @@ def read_model(data: bytes | str | os.PathLike[str]) -> Model:
     sizes = [_buffer_size(buffer) for buffer in buffers]
     names = [_operator_name(code) for code in root.tables(1, "operator_codes")]
     subgraphs = tuple(_subgraph(graph, names, sizes) for graph in root.tables(2, "subgraphs"))
-    if not subgraphs:
-        raise InvalidModel("A .tflite model must have at least one subgraph. Received: none")
-    metadata, plan = _metadata(root, buffers, sum(len(graph.tensors) for graph in subgraphs))
+    tensors = sum(len(graph.tensors) for graph in subgraphs)
+    if not 0 < len(subgraphs) <= _MAX_SUBGRAPHS:
+        raise InvalidModel(f"A model must have 1 to {_MAX_SUBGRAPHS} subgraphs. Received: {len(subgraphs)}")
+    metadata, plan = _metadata(root, buffers, tensors)
     return Model(len(raw), subgraphs, plan, metadata)
 
 
@@ -145,8 +149,14 @@ def _operator_name(code: Table) -> str:
 
 
 def _subgraph(graph: Table, names: list[str], buffers: list[int]) -> Subgraph:
-    tensors = tuple(_tensor(i, table, buffers) for i, table in enumerate(graph.tables(0, "tensors")))
-    operators = tuple(_operator(i, table, names, len(tensors)) for i, table in enumerate(graph.tables(3, "operators")))
+    tables = graph.tables(0, "tensors"), graph.tables(3, "operators")
+    if max(map(len, tables)) > _MAX_TENSORS:
+        raise InvalidModel(
+            f"{graph.where} must have at most {_MAX_TENSORS} tensors and operators; TFLM could not plan more. "
+            f"Received: {len(tables[0])} and {len(tables[1])}"
+        )
+    tensors = tuple(_tensor(i, table, buffers) for i, table in enumerate(tables[0]))
+    operators = tuple(_operator(i, table, names, len(tensors)) for i, table in enumerate(tables[1]))
     inputs = _indices(graph, 1, "inputs", len(tensors))
     outputs = _indices(graph, 2, "outputs", len(tensors))
     result = Subgraph(tensors, inputs, outputs, operators)
@@ -185,6 +195,8 @@ def _tensor(index: int, table: Table, buffers: list[int]) -> Tensor:
 
 
 def _tensor_bytes(where: str, shape: tuple[int, ...], width: int) -> int:
+    if len(shape) > _MAX_RANK:
+        raise InvalidModel(f"{where}.shape must have at most {_MAX_RANK} axes. Received: {len(shape)}")
     if any(size < 0 for size in shape):
         raise InvalidModel(
             f"{where}.shape must be known and positive; TFLM has no dynamic tensors. Received: {list(shape)}. "

@@ -18,7 +18,7 @@ def net(build: Callable[[int], keras.Model]) -> Callable[[int], keras.Model]:
 
 
 def _model(shape: tuple[int, ...], body: Callable) -> keras.Model:
-    inputs = keras.Input(shape)
+    inputs = keras.Input(shape, batch_size=1)
     return keras.Model(inputs, body(inputs))
 
 
@@ -192,7 +192,7 @@ def arithmetic(w: int) -> keras.Model:
 
 @net
 def two_inputs(w: int) -> keras.Model:
-    a, b = keras.Input((6, 6, 2)), keras.Input((5,))
+    a, b = keras.Input((6, 6, 2), batch_size=1, name="a"), keras.Input((5,), batch_size=1, name="b")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(w, 3)(a))
     y = layers.Dense(w, activation="relu")(b)
     z = layers.Add()([x, y])
@@ -228,9 +228,7 @@ def convert(model: keras.Model, kind: str = "int8") -> bytes:
 
     rng = np.random.default_rng(0)
     shapes = [(1, *tensor.shape[1:]) for tensor in model.inputs]
-    call = tf.function(lambda *args: model(list(args) if len(args) > 1 else args[0]))
-    concrete = call.get_concrete_function(*[tf.TensorSpec(shape, tf.float32) for shape in shapes])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if kind != "float":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         samples = [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(8)]

@@ -1,0 +1,74 @@
+"""Time of a training step of gated models against the plain ones: ratio of medians, in one run.
+
+The two are trained in turn, so that a drift of the machine's speed hits both alike.
+
+    python tools/step_time.py --rounds 5
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import tfmcu_prune
+from tfmcu_prune import zoo
+from tfmcu_prune.files import replacing
+from tfmcu_prune.tables import render
+
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
+STEPS = flags.DEFINE_integer("steps", 20, "Training steps a round.")
+BATCH = flags.DEFINE_integer("batch", 64, "Samples a step.")
+JIT = flags.DEFINE_bool("jit", False, "Compile with XLA.")
+OUTPUT = flags.DEFINE_string("output", "build/step_time", "Folder of results.json.")
+
+NETWORKS = (
+    (zoo.vgg_small, (28, 28, 1), 10),
+    (zoo.ds_cnn, (49, 10, 1), 12),
+    (zoo.resnet8, (32, 32, 3), 10),
+    (zoo.mobilenet_v1, (48, 48, 3), 2),
+)
+
+
+def seconds(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    start = time.perf_counter()
+    model.fit(x, y, batch_size=BATCH.value, verbose=0, shuffle=False)
+    return (time.perf_counter() - start) / STEPS.value
+
+
+def measure(network: Any, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.random((BATCH.value * STEPS.value, *shape)).astype("float32")
+    y = rng.integers(0, classes, len(x))
+    plain = network(shape, classes)
+    models = {"plain": plain, "gated": tfmcu_prune.prunable(plain)}
+    for model in models.values():
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=JIT.value)
+        seconds(model, x, y)  # traces and warms up
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(ROUNDS.value):
+        for name, model in models.items():
+            times[name].append(seconds(model, x, y))
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    ratios = [gated / base for gated, base in zip(times["gated"], times["plain"], strict=True)]
+    return {"network": network.__name__, **medians, "ratio": float(np.median(ratios)), "ratios": ratios}
+
+
+def main(_: list[str]) -> None:
+    results = [measure(*network) for network in NETWORKS]
+    cells = [(r["network"], f"{1e3 * r['plain']:.1f}", f"{1e3 * r['gated']:.1f}", f"{r['ratio']:.3f}") for r in results]
+    print(render(("network", "plain, ms a step", "gated, ms a step", "median of ratios"), cells))
+    folder = Path(OUTPUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    app.run(main)
