@@ -162,16 +162,22 @@ class PruneCallback(keras.callbacks.Callback):
 
 
 def measured(gated: keras.Model) -> Resources:
-    """Return what the stripped model costs as a converted file.
+    """Return what the stripped model costs as a converted file."""
+    return converted_cost(strip(gated))
 
-    Weights that are all zero now will not be so after training and would vanish from the file: they are filled.
+
+def converted_cost(model: keras.Model) -> Resources:
+    """Return what a model, trained or not, will cost as a converted file once it is trained.
+
+    Weights that are all zero (biases, say) would vanish from the file and come back with training, so they are filled
+    with numbers: `model` is no longer the same afterwards.
     """
-    small, rng = strip(gated), np.random.default_rng(0)
-    for weight in small.weights:
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
         if not keras.ops.convert_to_numpy(weight).any():
             weight.assign(rng.uniform(0.01, 0.02, weight.shape))
-    shapes = [(2, *tensor.shape[1:]) for tensor in small.inputs]
-    fp = footprint(convert(small, calibration=[rng.uniform(-1, 1, shape).astype("float32") for shape in shapes]))
+    shapes = [(2, *tensor.shape[1:]) for tensor in model.inputs]
+    fp = footprint(convert(model, calibration=[rng.uniform(-1, 1, shape).astype("float32") for shape in shapes]))
     return Resources(fp.arena, fp.flash, fp.macs)
 
 

@@ -1,6 +1,6 @@
 """Fit the bytes of a .tflite beside its weights to files that the converter wrote (resources.py, _FLASH_*).
 
-Converts the networks of tests/nets.py under random masks, and fits bytes a file, an operator, an activation and a constant.
+Converts the networks of tests/nets.py under random masks; fits bytes a file, an operator, an activation, a constant.
 
     python tools/calibrate_flash.py
 """

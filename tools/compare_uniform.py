@@ -22,7 +22,9 @@ from absl import app, flags
 
 import tfmcu_prune
 from tfmcu_prune import Budget, PruneCallback, datasets, tflm, zoo
+from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.files import replacing
+from tfmcu_prune.resources import over
 from tfmcu_prune.tables import render
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds.")
@@ -40,16 +42,11 @@ def network(widths: Sequence[int] = WIDTHS) -> keras.Model:
     return zoo.vgg_small((28, 28, 1), 10, widths=tuple(widths))
 
 
-def footprint(model: keras.Model, x: np.ndarray) -> Any:
-    return tfmcu_prune.footprint(tfmcu_prune.convert(model, x[:100]))
-
-
-def widest(budget: Budget, x: np.ndarray) -> keras.Model:
+def widest(budget: Budget) -> keras.Model:
     """The widest uniformly thinner net that fits, by converting one after the other."""
     for share in np.arange(0.6, 0.05, -0.005):
         widths = [max(1, round(share * width)) for width in WIDTHS]
-        fp = footprint(network(widths), x)
-        if all(getattr(fp, name) <= limit for name, limit in budget.limits().items()):
+        if not over(converted_cost(network(widths)), budget):
             return network(widths)
     raise ValueError(f"No uniform net fits {budget}.")
 
@@ -103,10 +100,10 @@ def rows(results: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
 
 def main(_: list[str]) -> None:
     data = datasets.load("fashion-mnist", limit=round(SAMPLES.value / 0.9), seed=0)
-    dense, weights = footprint(network(), data.x_train), network().count_params()
+    dense, weights = converted_cost(network()), network().count_params()
     flash = round(dense.flash - 0.88 * weights)
     budget = Budget(arena=round(0.6 * dense.arena), flash=flash, macs=round(0.25 * dense.macs))
-    thin = widest(budget, data.x_train)
+    thin = widest(budget)
     uniform = [layer.filters for layer in thin.layers if isinstance(layer, keras.layers.Conv2D)]
     print(f"{data}\ndense: arena {dense.arena}, flash {dense.flash}, macs {dense.macs}\n{budget}, uniform {uniform}")
     results: list[dict[str, Any]] = []

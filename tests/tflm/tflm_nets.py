@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -236,4 +237,6 @@ def convert(model: keras.Model, kind: str = "int8") -> bytes:
         wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8 if kind == "int8" else wide]
         converter.inference_input_type = converter.inference_output_type = tf.int8 if kind == "int8" else tf.int16
-    return converter.convert()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's own, about statistics that are not given
+        return converter.convert()

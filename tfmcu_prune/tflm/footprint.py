@@ -16,7 +16,7 @@ from .kernels import FLOAT_ONLY, KERNELS
 from .macs import macs
 from .planner import align, live_bytes, lower_bound
 from .prepare import Prepare
-from .schema import Model, Operator, Tensor, read_model
+from .schema import Model, Operator, Subgraph, Tensor, read_model
 from .table import render
 
 
@@ -187,7 +187,7 @@ def estimate(model: Model, target: str, kernels: str) -> Footprint:
     arena = simulate(model, processor, kernels)
     phase = max(arena.phases, key=lambda name: arena.phases[name])
     operators = _operators(model, arena, processor, kernels)
-    uncertain = _uncertain(model, arena)
+    uncertain = _uncertain(model, arena, kernels)
     code, code_int8 = _code(model, processor, kernels, uncertain)
     return Footprint(
         arena=align(arena.phases[phase]),
@@ -263,16 +263,8 @@ def _role(operators: tuple[Operator, ...], tensor: int) -> str:
     return "input of the model"
 
 
-def _uncertain(model: Model, arena: Arena) -> dict[str, str]:
-    reasons = []
-    floats = [
-        f"{operator.name} {operator.index}"
-        for graph in model.subgraphs
-        for operator in graph.operators
-        if operator.name in FLOAT_ONLY and any(graph.tensors[i].type != "float32" for i in operator.outputs)
-    ]
-    if floats:
-        reasons.append(f"TFLM runs {', '.join(floats)} in float32 only; replace it by an operator with an int8 kernel")
+def _uncertain(model: Model, arena: Arena, kernels: str) -> dict[str, str]:
+    reasons = [reason for graph in model.subgraphs for reason in _refused(graph, kernels)]
     if arena.unknown:
         reasons.append(
             f"no sizes are known for {', '.join(arena.unknown)}, which TFLM's kernels do not cover (or a custom "
@@ -283,6 +275,28 @@ def _uncertain(model: Model, arena: Arena) -> dict[str, str]:
     if "COMPRESSION_METADATA" in model.metadata:
         reasons.append("the model is compressed, and TFLM must be built with USE_TFLM_COMPRESSION for it")
     return dict.fromkeys(("arena", "macs", "code"), "; ".join(reasons)) if reasons else {}
+
+
+def _refused(graph: Subgraph, kernels: str) -> list[str]:
+    """Return why TFLM's kernels refuse operators for the types of their tensors."""
+    floats, wide = [], []
+    for operator in graph.operators:
+        name = f"{operator.name} {operator.index}"
+        tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]
+        if operator.name in FLOAT_ONLY and any(tensor.type != "float32" for tensor in tensors):
+            floats.append(name)
+        per_channel = len(tensors) > 1 and tensors[0].type == "int16" and tensors[1].scales > 1
+        if operator.name == "FULLY_CONNECTED" and kernels == "cmsis-nn" and per_channel:
+            wide.append(name)
+    reasons = []
+    if floats:
+        reasons.append(f"TFLM runs {', '.join(floats)} in float32 only; replace it by an operator with an int8 kernel")
+    if wide:
+        reasons.append(
+            f"CMSIS-NN's kernel refuses {', '.join(wide)}, which has int16 activations and per-channel weights; use "
+            "the reference kernels or int8"
+        )
+    return reasons
 
 
 def _code(
