@@ -74,6 +74,7 @@ class PruneCallback(keras.callbacks.Callback):
         self._channels = analyze_graph(ungated(gated))
         self._resources = resource_model(self._channels)
         self._budget = gates_of(gated).budget
+        self._affordable = self.allocation(self._resources, self._budget)
         self._step = self._epoch_start = self._first = self._next = 0
         self._every = 1
         self._last: int | None = None
@@ -127,7 +128,7 @@ class PruneCallback(keras.callbacks.Callback):
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
         worth = self._worth()
         mask = self._choose(worth, ramp(self._budget, start, progress))
-        final = self._choose(worth, self._budget)
+        final = choose(self._resources, worth, self._affordable)
         layer = gates_of(self.model)
         layer.mask.assign(mask.astype("float32"))
         layer.price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))

@@ -51,12 +51,16 @@ class ResourceModel:
         groups: The groups of channels, in the order of the columns.
         program: The operators.
         activations: Bytes of each activation.
-        live: Which activations are alive while each operator runs, bool.
+        live: Which activations are alive while each operator runs, 1.0 or 0.0.
         scratch: Bytes of scratch of each operator.
         left, right: Factors of the kernel elements of each operator that has a kernel.
         elements, reads: Factors of the MACs of each operator.
         outputs: Output channels of each operator with per-channel scales.
         biased: Which of these have a bias, bool.
+        tensors: Number of tensors.
+        requests: Number of scratch buffers.
+        persistent: Bytes of the arena that no mask changes.
+        names: Bytes of the file for the names of activations.
     """
 
     groups: tuple[Group, ...]
@@ -70,6 +74,10 @@ class ResourceModel:
     reads: Array
     outputs: Array
     biased: Array
+    tensors: int
+    requests: int
+    persistent: int
+    names: int
 
     def full(self) -> Array:
         """Return the sizes of an unpruned model, int64, shape (groups,)."""
@@ -88,18 +96,23 @@ def resource_model(channels: Channels) -> ResourceModel:
     per_channel = [o for o in program.operators if o.kind in _PER_CHANNEL]
     columns = [_columns(o) for o in kernels]
     multiplying = [o for o in program.operators if o.macs is not None]
+    scratch = forms.rows([_scratch(o, program, forms) for o in program.operators])
     return ResourceModel(
         channels.groups,
         program,
         forms.rows([forms.of(labels) for labels in program.activations]),
         _live(program),
-        forms.rows([_scratch(o, program, forms) for o in program.operators]),
+        scratch,
         forms.rows([forms.of(o.kernel[0]) * o.kernel[2] for o in kernels if o.kernel]),
         forms.rows([forms.of(c) for c in columns]),
         forms.rows([forms.of(program.activations[o.output]) for o in multiplying]),
         forms.rows([forms.of(o.macs[0]) * o.macs[1] for o in multiplying if o.macs]),
         forms.rows([forms.of(_columns(o)) for o in per_channel]),
         np.array([o.bias for o in per_channel], bool),
+        _tensors(program),
+        int((scratch.sum(axis=1) > 0).sum()),
+        _persistent(program),
+        sum(4 * (len(o.layer) // 4 + 2) for o in program.operators),
     )
 
 
@@ -136,10 +149,10 @@ def _live(program: Program) -> Array:
         first_use.setdefault(operator.output, index)
         for a in operator.inputs:
             last_use[a] = max(last_use.get(a, 0), index)
-    live = np.zeros((max(len(program.operators), 1), len(program.activations)), bool)
+    live = np.zeros((max(len(program.operators), 1), len(program.activations)))
     for a in range(len(program.activations)):
         start = first_use[a]
-        live[start : max(last_use.get(a, start), start) + 1, a] = True
+        live[start : max(last_use.get(a, start), start) + 1, a] = 1
     return live
 
 
@@ -197,29 +210,27 @@ def peak_sram(model: ResourceModel, sizes: Array) -> int:
 
 
 def _arena_moments(model: ResourceModel, n: Array) -> Array:
-    """Bytes of the arena at each moment: every operator's run, then the planning of the memory."""
-    operators, tensors = len(model.program.operators), _tensors(model)
-    persistent: float = 148 + 12 * tensors + 32 * operators + _fixed_persistent(model)
-    persistent += 2 * float(_align(4 * (model.outputs @ n)).sum())
-    requests = int((model.scratch[:, -1] + model.scratch[:, :-1].sum(axis=1) > 0).sum())
-    planning = 12 * (requests + 12) + 24 * (tensors + requests) + 40 * (len(model.activations) + requests) + 16
-    prepare = 12 * (requests + 12) + 250 + (12 * (model.outputs @ n).max() if len(model.outputs) else 0)
-    moments = np.concatenate([_live_bytes(model, n), [planning, prepare]])
-    return _align(moments + persistent)
+    """Bytes of the arena at each moment: every operator's run, then the planning of the memory and the preparation."""
+    channels = model.outputs @ n
+    persistent = model.persistent + 2 * float(_align(4 * channels).sum())
+    buffers = len(model.activations) + model.requests
+    planning = 12 * (model.requests + 12) + 24 * (model.tensors + model.requests) + 40 * buffers + 16
+    prepare = 12 * (model.requests + 12) + 250 + (12 * channels.max() if len(channels) else 0)
+    return _align(np.append(_live_bytes(model, n), [planning, prepare]) + persistent)
 
 
-def _tensors(model: ResourceModel) -> int:
-    weights = sum(2 * (o.kernel is not None) - (o.kernel is not None and not o.bias) for o in model.program.operators)
-    return len(model.activations) + weights + sum(o.constants for o in model.program.operators)
+def _tensors(program: Program) -> int:
+    weights = sum(1 + o.bias for o in program.operators if o.kernel is not None)
+    return len(program.activations) + weights + sum(o.constants for o in program.operators)
 
 
-def _fixed_persistent(model: ResourceModel) -> int:
-    """Builtin data and op data of all operators, and the structs of the model's inputs and outputs."""
-    total = 0
-    for operator in model.program.operators:
+def _persistent(program: Program) -> int:
+    """Structs of TFLM, its tensors and operators, builtin data and op data, and the model's inputs and outputs."""
+    total = 148 + 12 * _tensors(program) + 32 * len(program.operators)
+    for operator in program.operators:
         builtin, data = _PERSISTENT.get(operator.kind, (0, 48))
         total += -(-builtin // 4) * 4 + -(-data // 16) * 16
-    return total + 52 * (len(model.program.inputs) + len(model.program.outputs)) + 16
+    return total + 52 * (len(program.inputs) + len(program.outputs)) + 16
 
 
 def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, int, int, int]:
@@ -232,9 +243,8 @@ def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, int, int, in
     channels = np.round(model.outputs @ n)
     contents = _align((model.left @ n) * (model.right @ n)).sum() + 4 * channels.sum()
     contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 8 * np.unique(channels).sum()
-    contents += sum(4 * (len(operator.layer) // 4 + 2) for operator in model.program.operators)
     activations = len(model.activations)
-    return float(contents), len(model.program.operators), activations, _tensors(model) - activations
+    return float(contents) + model.names, len(model.program.operators), activations, model.tensors - activations
 
 
 def _flash(model: ResourceModel, sizes: Array) -> float:

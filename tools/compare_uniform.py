@@ -3,6 +3,7 @@
 Fashion-MNIST, the small VGG of tfmcu_prune.zoo. The budget is 60 % of the dense net's arena, 25 % of its MACs and a
 flash that leaves 12 % of its weights; the uniform net is the widest one whose .tflite fits it. Accuracy of the int8
 file on TFLM over the whole test split, and of the float model; validation samples are training samples not trained on.
+A run that was stopped goes on where its results.json ends; remove the folder for other settings.
 
     python tools/compare_uniform.py --seeds 3
     python tools/compare_uniform.py --variants pruned,pruned:strength=0 --seeds 3
@@ -106,14 +107,18 @@ def main(_: list[str]) -> None:
     thin = widest(budget)
     uniform = [layer.filters for layer in thin.layers if isinstance(layer, keras.layers.Conv2D)]
     print(f"{data}\ndense: arena {dense.arena}, flash {dense.flash}, macs {dense.macs}\n{budget}, uniform {uniform}")
-    results: list[dict[str, Any]] = []
     folder = Path(OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
+    saved = folder / "results.json"
+    results: list[dict[str, Any]] = json.loads(saved.read_text()) if saved.exists() else []
+    done = {(result["variant"], result["seed"]) for result in results}
     for seed in range(SEEDS.value):
         for variant in VARIANTS.value:
+            if (variant, seed) in done:
+                continue
             results.append(run(variant, seed, data, budget, uniform))
             print(json.dumps(results[-1]), flush=True)
-            with replacing(folder / "results.json") as path:
+            with replacing(saved) as path:
                 path.write_text(json.dumps(results, indent=1))
     header = ("variant", "int8", "seeds", "float", "val", "arena", "flash", "macs", "seconds", "widths")
     table = render(header, rows(results), width=140)
