@@ -170,6 +170,15 @@ def _conv_bn_relu(x: keras.KerasTensor, filters: int, size: int = 3) -> keras.Ke
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
+def activations() -> keras.Model:
+    """Every activation with an int8 kernel."""
+    inputs = keras.Input((8, 8, 2))
+    names = ("relu6", "silu", "hard_silu", "sigmoid", "tanh", "hard_sigmoid", "leaky_relu")
+    x = layers.Concatenate()([layers.Conv2D(4, 1, activation=name)(inputs) for name in names])
+    x = layers.LeakyReLU()(layers.Conv2D(4, 3)(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalMaxPooling2D()(x)), name="activations")
+
+
 ALL: tuple[Callable[[], keras.Model], ...] = (
     plain,
     residual,
@@ -186,4 +195,5 @@ ALL: tuple[Callable[[], keras.Model], ...] = (
     one_dimensional,
     grouped,
     dense,
+    activations,
 )

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ print("done")
 def test_a_fit_under_jax() -> None:
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed (pip install jax)")
-    folder = os.path.dirname(__file__)
+    folder = str(Path(__file__).parent)
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": folder, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, timeout=600, check=False

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.errors import UnsupportedLayer
-from tfmcu_prune.rules import Array, Flow, rule_for
+from tfmcu_prune.rules import Array, Flow, first_row, is_uniform, rule_for, spread
 from tfmcu_prune.tables import render
 
 
@@ -140,7 +140,7 @@ def _run_rules(graph: graphs.Graph, labels: _UnionFind) -> tuple[dict[int, Array
             )
         row = labels.new(int(shape[-1] or 0))
         labels.fix(row, f"the model's input {layer.name}")
-        tensors[tensor] = np.broadcast_to(row, tuple(int(size or 0) for size in shape))
+        tensors[tensor] = spread(row, [int(size or 0) for size in shape])
     flows, first_flow = [], dict[int, Flow]()
     for call in graph.calls:
         flow = _run_rule(call, [tensors[key] for key in call.inputs], labels)
@@ -181,8 +181,8 @@ def _number(labels: _UnionFind) -> tuple[Array, int]:
 
 
 def _relabel(a: Array, numbers: Array) -> Array:
-    if a.ndim > 1 and not any(a.strides[:-1]):  # one row, seen at every place
-        return np.broadcast_to(numbers[a[(0,) * (a.ndim - 1)]], a.shape)
+    if is_uniform(a):
+        return spread(numbers[first_row(a)], a.shape)
     return numbers[a]
 
 
@@ -230,8 +230,7 @@ def _places(graph: graphs.Graph, flows: Sequence[Flow], tensors: Mapping[int, Ar
 
 def _row(a: Array) -> Array:
     """Labels whose counts tell how often each channel stands in a tensor, up to one factor for all."""
-    uniform = a.ndim > 1 and not any(a.strides[:-1])
-    return a[(0,) * (a.ndim - 1)] if uniform else a.reshape(-1)
+    return first_row(a) if is_uniform(a) else a.reshape(-1)
 
 
 def _why(labels: _UnionFind) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ converter of TensorFlow 2.21 with a static batch of 1; the converted file has th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,109 +16,23 @@ from keras import layers
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.graph import Call
-from tfmcu_prune.rules import Array, Flow
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One TFLite operator.
-
-    Args:
-        kind: Its name in the TFLite schema.
-        layer: The Keras layer that it comes from.
-        inputs: Indices of the activations that it reads.
-        output: Index of the activation that it writes.
-        kernel: Labels (or sizes, for axes that are never cut) of its weights: (input axis, output axis, elements a
-            pair); empty where it has none.
-        bias: Whether it has an int32 bias.
-        macs: Multiply-accumulates for each element of its output: labels of what is summed over, and a factor.
-        window: (kernel elements, needs im2col or a column buffer) of a convolution or pooling.
-        constants: Number of small constant tensors (shapes, axes, paddings) that it reads.
-        fused: Its fused activation.
-    """
-
-    kind: str
-    layer: str
-    inputs: tuple[int, ...]
-    output: int
-    kernel: tuple[Array | None, Array | None, int] | None = None
-    bias: bool = False
-    macs: tuple[Array | None, int] | None = None
-    window: tuple[int, bool] = (0, False)
-    constants: int = 0
-    fused: bool = False
-
-
-@dataclass(frozen=True)
-class Program:
-    """The operators of a model in order, and the labels of its activations (one element a byte in int8)."""
-
-    operators: tuple[Operator, ...]
-    activations: tuple[Array, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
+from tfmcu_prune.program import Builder, Program
+from tfmcu_prune.rules import Array, Flow, first_row, spread
 
 _FUSABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL"}
 _FOLDABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 _ACTIVATIONS = {
-    "relu6": "RELU6",
-    "sigmoid": "LOGISTIC",
-    "hard_sigmoid": "HARD_SIGMOID",
-    "tanh": "TANH",
-    "softmax": "SOFTMAX",
-    "hard_silu": "HARD_SWISH",
-    "hard_swish": "HARD_SWISH",
-    "elu": "ELU",
-    "leaky_relu": "LEAKY_RELU",
-    "relu": "RELU",
+    "relu": ("RELU",),
+    "relu6": ("RELU6",),
+    "leaky_relu": ("LEAKY_RELU",),
+    "sigmoid": ("LOGISTIC",),
+    "tanh": ("TANH",),
+    "softmax": ("SOFTMAX",),
+    "hard_silu": ("HARD_SWISH",),
+    "hard_sigmoid": ("ADD", "MUL"),
+    "silu": ("LOGISTIC", "MUL"),
+    "elu": ("DEQUANTIZE", "ELU", "QUANTIZE"),
 }
-
-
-class _Lowering:
-    """Collects operators while the calls of a graph are visited in order."""
-
-    def __init__(self, channels: Channels) -> None:
-        graph = channels.graph
-        self.operators: list[Operator] = []
-        self.activations: list[Array] = []
-        self.at = {id: self.tensor(channels.labels[id]) for id in graph.input_layers}
-        read = [id for call in graph.calls for id in call.inputs] + list(graph.output_ids())
-        self.readers = {id: read.count(id) for id in channels.labels}
-
-    def tensor(self, labels: Array) -> int:
-        self.activations.append(labels)
-        return len(self.activations) - 1
-
-    def emit(self, kind: str, call: Call, inputs: Sequence[int], labels: Array, **more: Any) -> int:
-        output = self.tensor(labels)
-        self.operators.append(Operator(kind, call.name, tuple(inputs), output, **more))
-        return output
-
-    def producer(self, call: Call, kinds: set[str]) -> int | None:
-        """The index of the operator that makes the call's input for it alone, if it can take more in."""
-        if self.readers[call.inputs[0]] != 1 or not self.operators:
-            return None
-        wanted = self.at[call.inputs[0]]
-        for index in range(len(self.operators) - 1, -1, -1):
-            operator = self.operators[index]
-            if operator.output == wanted:
-                return index if operator.kind in kinds and not operator.fused else None
-        return None
-
-    def four(self, call: Call, index: int) -> int:
-        """A 1-D map as TFLite's 2-D operators take it, (1, time, channels): the same bytes after a RESHAPE."""
-        labels = self.activations[index]
-        if labels.ndim != 2:
-            return index
-        return self.emit("RESHAPE", call, [index], labels[None], constants=1)
-
-    def like(self, call: Call, index: int, rank: int) -> int:
-        """Back from (1, time, channels) to (time, channels) for an operator that wants the Keras shape."""
-        labels = self.activations[index]
-        if labels.ndim == rank:
-            return index
-        return self.emit("RESHAPE", call, [index], labels.reshape(labels.shape[labels.ndim - rank :]), constants=1)
 
 
 def lower(channels: Channels) -> Program:
@@ -127,7 +41,7 @@ def lower(channels: Channels) -> Program:
     Raises:
         UnsupportedLayer: A layer with no row in the table.
     """
-    program = _Lowering(channels)
+    program = Builder(channels)
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
         lowering = _TABLE.get(type(call.layer))
         if lowering is None:
@@ -138,7 +52,7 @@ def lower(channels: Channels) -> Program:
     return Program(tuple(program.operators), tuple(program.activations), inputs, outputs)
 
 
-def _activate(program: _Lowering, call: Call, index: int, name: str, alone: bool) -> int:
+def _activate(program: Builder, call: Call, index: int, name: str, alone: bool) -> int:
     """Put an activation function behind activation `index`, fused into its operator where TFLite can."""
     if name in ("", "linear"):
         return index
@@ -153,13 +67,14 @@ def _activate(program: _Lowering, call: Call, index: int, name: str, alone: bool
     ):
         program.operators[-1] = replace(last, fused=True)
         return index
-    kind = _ACTIVATIONS.get(name)
-    if kind is None:
+    if name not in _ACTIVATIONS:
         raise UnsupportedLayer(
-            f"The activation {name!r} of {call.name!r} has no int8 operator in TFLM. "
+            f"No int8 operators of TFLM are known for the activation {name!r} of {call.name!r}. "
             f"Expected one of: {', '.join(sorted(_ACTIVATIONS))}."
         )
-    return program.emit(kind, call, [index], program.activations[index])
+    for kind in _ACTIVATIONS[name]:
+        index = program.emit(kind, call, [index], program.activations[index])
+    return index
 
 
 def _activation_name(layer: Any) -> str:
@@ -176,7 +91,7 @@ def _activation_name(layer: Any) -> str:
     return getattr(getattr(layer, "activation", None), "__name__", "linear")
 
 
-def _activation(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _activation(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     name, index = _activation_name(call.layer), program.producer(call, _FUSABLE)
     if name in ("relu", "relu6") and index is not None:
         program.operators[index] = replace(program.operators[index], fused=True)
@@ -184,42 +99,38 @@ def _activation(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int
     return _activate(program, call, inputs[0], name, alone=False)
 
 
-def _nothing(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _nothing(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     return inputs[0]
 
 
-def _scale(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _scale(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     labels = program.activations[inputs[0]]
     scaled = program.emit("MUL", call, inputs, labels, kernel=(None, None, 1))
     return program.emit("ADD", call, [scaled], labels, kernel=(None, None, 1))
 
 
-def _batch_norm(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _batch_norm(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     index = program.producer(call, _FOLDABLE)
     if index is not None:
         program.operators[index] = replace(program.operators[index], bias=True)
         return inputs[0]
     labels = program.activations[inputs[0]]
-    row = labels.reshape(-1, labels.shape[-1])[0]
+    row = first_row(labels)
     scaled = program.emit("MUL", call, inputs, labels, kernel=(None, row, 1))
     return program.emit("ADD", call, [scaled], labels, kernel=(None, row, 1))
-
-
-def _row(labels: Array) -> Array:
-    return labels[(0,) * (labels.ndim - 1)]
 
 
 def _kernel_elements(layer: Any) -> int:
     return int(np.prod(layer.kernel_size))
 
 
-def _output(program: _Lowering, flow: Flow, index: int) -> Array:
+def _output(program: Builder, flow: Flow, index: int) -> Array:
     """The call's output labels with the rank of activation `index` (1-D maps run as 2-D ones)."""
     labels = flow.output[0]
     return labels[None] if labels.ndim < program.activations[index].ndim else labels
 
 
-def _conv(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _conv(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     layer, index = call.layer, program.four(call, inputs[0])
     if getattr(layer, "padding", "") == "causal":
         index = program.four(call, _causal(program, call, program.like(call, index, 2)))
@@ -233,36 +144,36 @@ def _conv(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> 
     return _activate(program, call, output, _activation_name(layer), alone=True)
 
 
-def _causal(program: _Lowering, call: Call, index: int) -> int:
+def _causal(program: Builder, call: Call, index: int) -> int:
     labels, layer = program.activations[index], call.layer
     left = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
     return program.emit(
-        "PAD", call, [index], np.broadcast_to(_row(labels), (labels.shape[0] + left, labels.shape[1])), constants=1
+        "PAD", call, [index], spread(first_row(labels), (labels.shape[0] + left, labels.shape[1])), constants=1
     )
 
 
-def _depthwise(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _depthwise(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     index = program.four(call, inputs[0])
     output = _depthwise_step(program, call, index, _output(program, flow, index), call.layer.use_bias)
     return _activate(program, call, output, _activation_name(call.layer), alone=True)
 
 
-def _depthwise_step(program: _Lowering, call: Call, index: int, output: Array, bias: bool) -> int:
+def _depthwise_step(program: Builder, call: Call, index: int, output: Array, bias: bool) -> int:
     layer = call.layer
     window = _kernel_elements(layer)
     plain = layer.depth_multiplier == 1 and max(layer.dilation_rate) == 1
     column = plain and layer.kernel_size not in ((3, 3), (1, 1), (1,))
     return program.emit(
-        "DEPTHWISE_CONV_2D", call, [index], output, kernel=(None, _row(output), window), bias=bias,
+        "DEPTHWISE_CONV_2D", call, [index], output, kernel=(None, first_row(output), window), bias=bias,
         macs=(None, window), window=(window, column),
     )  # fmt: skip
 
 
-def _separable(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _separable(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     layer, index = call.layer, program.four(call, inputs[0])
     rows, out = flow.weights["pointwise_kernel"][-2:]
     labels = _output(program, flow, index)
-    middle = np.broadcast_to(np.asarray(rows), (*labels.shape[:-1], len(np.asarray(rows))))
+    middle = spread(np.asarray(rows), (*labels.shape[:-1], len(np.asarray(rows))))
     between = _depthwise_step(program, call, index, middle, True)
     output = program.emit(
         "CONV_2D",
@@ -277,7 +188,7 @@ def _separable(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]
     return _activate(program, call, output, _activation_name(layer), alone=True)
 
 
-def _dense(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _dense(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     layer = call.layer
     rows, out = flow.weights["kernel"]
     index = program.like(call, inputs[0], flow.output[0].ndim)
@@ -288,7 +199,7 @@ def _dense(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) ->
 
 
 def _pool(kind: str) -> Callable[..., int]:
-    def lowering(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    def lowering(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
         index = program.four(call, inputs[0])
         window = (int(np.prod(call.layer.pool_size)), kind == "AVERAGE_POOL_2D")
         return program.emit(kind, call, [index], _output(program, flow, index), window=window)
@@ -297,31 +208,31 @@ def _pool(kind: str) -> Callable[..., int]:
 
 
 def _reduce(kind: str) -> Callable[..., int]:
-    def lowering(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    def lowering(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
         rank = 2 if type(call.layer).__name__.endswith("1D") else 3
         return program.emit(kind, call, [program.like(call, inputs[0], rank)], flow.output[0], constants=1)
 
     return lowering
 
 
-def _pad(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _pad(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     index = program.like(call, inputs[0], flow.output[0].ndim)
     return program.emit("PAD", call, [index], flow.output[0], constants=1)
 
 
-def _crop(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _crop(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     index = program.like(call, inputs[0], flow.output[0].ndim)
     return program.emit("STRIDED_SLICE", call, [index], flow.output[0], constants=3)
 
 
-def _reshape(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _reshape(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     if program.activations[inputs[0]].shape == flow.output[0].shape:
         return inputs[0]
     return program.emit("RESHAPE", call, inputs[:1], flow.output[0], constants=1)
 
 
 def _merge(kind: str) -> Callable[..., int]:
-    def lowering(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    def lowering(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
         rank = flow.output[0].ndim
         left = program.like(call, inputs[0], rank)
         for other in inputs[1:]:
@@ -333,7 +244,7 @@ def _merge(kind: str) -> Callable[..., int]:
     return lowering
 
 
-def _concatenate(program: _Lowering, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+def _concatenate(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     indices = [program.like(call, index, flow.output[0].ndim) for index in inputs]
     return program.emit("CONCATENATION", call, indices, flow.output[0])
 

@@ -22,8 +22,9 @@ import numpy as np
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels, Group
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.lowering import Operator, Program, lower
-from tfmcu_prune.rules import Array
+from tfmcu_prune.lowering import lower
+from tfmcu_prune.program import Operator, Program
+from tfmcu_prune.rules import Array, first_row, is_uniform
 
 RESOURCES = ("arena", "flash", "macs")
 _SMOOTHNESS = 0.05  # kappa of the smooth maximum, as a part of the maximum
@@ -128,8 +129,7 @@ class _Forms:
         """The number of elements that stay, as a form; `None` stands for one element."""
         if labels is None:
             return np.append(np.zeros(len(self.sizes) - 1), 1.0)
-        uniform = labels.ndim > 1 and not any(labels.strides[:-1])
-        row = labels[(0,) * (labels.ndim - 1)] if uniform else labels.reshape(-1)
+        row = first_row(labels) if is_uniform(labels) else labels.reshape(-1)
         times = labels.size // max(row.size, 1)
         return times * np.bincount(self.columns[row], minlength=len(self.sizes)) / self.sizes
 
@@ -165,8 +165,7 @@ def _scratch(operator: Operator, program: Program, forms: _Forms) -> Array:
     if operator.kind == "DEPTHWISE_CONV_2D" and column and operator.kernel:
         return 2 * window * forms.of(operator.kernel[1])
     if operator.kind == "AVERAGE_POOL_2D":
-        output = program.activations[operator.output]
-        return 4 * forms.of(output[(0,) * (output.ndim - 1)])
+        return 4 * forms.of(first_row(program.activations[operator.output]))
     if operator.kind == "MEAN":
         return 4 * forms.of(program.activations[operator.output]) + 32 * one
     if operator.kind == "REDUCE_MAX":

@@ -58,11 +58,20 @@ def spread(row: Array, shape: Sequence[int]) -> Array:
     return np.broadcast_to(row, tuple(shape))
 
 
+def first_row(a: Array) -> Array:
+    """Return the labels along the channel axis at the first place, shape (channels,)."""
+    return a[(0,) * (a.ndim - 1)]
+
+
+def is_uniform(a: Array) -> bool:
+    """Whether it is one row of labels seen at every place (made by `spread`)."""
+    return a.ndim > 1 and not any(a.strides[:-1])
+
+
 def channel_row(a: Array, labels: Labels, layer: Any) -> Array:
     """Return the labels along the channel axis, shape (channels,); where places differ, all are fixed."""
-    first = a.reshape(-1, a.shape[-1])[0] if a.ndim > 1 else a
-    strides = a.strides[:-1]
-    if any(strides) and not np.array_equal(a, spread(first, a.shape)):
+    first = first_row(a)
+    if not is_uniform(a) and not np.array_equal(a, spread(first, a.shape)):
         labels.fix(a, f"{layer.name} reads channels that differ from place to place")
     return first
 
@@ -123,7 +132,7 @@ def conv(layer: Any, inputs: Sequence[Array], labels: Labels) -> Flow:
 def _mixing(
     layer: Any, labels: Labels, output: Array, weights: dict[str, Axes], reads: dict[str, int], sizes: dict[str, Array]
 ) -> Flow:
-    out = output.reshape(-1, output.shape[-1])[0]
+    out = first_row(output)
     if layer.use_bias:
         weights = {**weights, "bias": (out,)}
     if "softmax" in _activation(layer):

@@ -10,7 +10,7 @@ import numpy as np
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.channels import analyze_graph
 from tfmcu_prune.gates import gates_of, settle, ungated
-from tfmcu_prune.rules import Array, Flow
+from tfmcu_prune.rules import Array, Flow, first_row
 
 
 def strip(gated: keras.Model) -> keras.Model:
@@ -61,7 +61,7 @@ def _kept_sizes(call: graphs.Call, flow: Flow, keep: Array) -> dict[str, Any]:
     """The entries of a layer's configuration that say how many channels it makes."""
     sizes: dict[str, Any] = {}
     for name, labels in flow.sizes.items():
-        kept = int(keep[labels[(0,) * (labels.ndim - 1)]].sum())
+        kept = int(keep[first_row(labels)].sum())
         sizes[name] = kept if labels.ndim == 1 and name != "target_shape" else (*labels.shape[:-1], kept)
     return sizes
 

@@ -34,7 +34,11 @@ def call(*words: str) -> int:
 def test_every_board_is_complete() -> None:
     assert len({board.name for board in boards.BOARDS}) == len(boards.BOARDS) >= 14
     for board in boards.BOARDS:
-        assert board.core in TARGETS and board.source and board.sram and board.flash and board.clock_hz
+        assert board.core in TARGETS
+        assert board.source
+        assert board.sram
+        assert board.flash
+        assert board.clock_hz
         assert boards.find(board.name.upper()) is board
 
 
@@ -42,7 +46,7 @@ def test_find_and_free() -> None:
     board = boards.find("Nano 33 BLE")
     assert (board.sram, board.flash) == (256 * 1024, 1024 * 1024)
     assert boards.free(board, reserve_sram=1024) == (255 * 1024, 1024 * 1024)
-    with pytest.raises(ValueError, match="must be one of nano33ble, .* Received: 'toaster'"):
+    with pytest.raises(ValueError, match=r"must be one of nano33ble, .* Received: 'toaster'"):
         boards.find("toaster")
     with pytest.raises(BudgetError, match="reserve of SRAM must be from 0 to below the 262,144"):
         boards.free(board, reserve_sram=262144)

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
 from tflm_nets import NETS, convert
+from tflm_ops import OPERATORS
+from tflm_ops import convert as convert_operator
 
 from tfmcu_prune.tflm import measure
 from tfmcu_prune.tflm.footprint import footprint
@@ -46,32 +48,46 @@ def test_other_types(name: str, kind: str) -> None:
     check(convert(NETS[name](5), kind))
 
 
-@st.composite
-def random_nets(draw: st.DrawFn) -> keras.Model:
-    """A random stack of layers with a branch that is added or concatenated."""
-    inputs = keras.Input((draw(st.integers(6, 14)), draw(st.integers(6, 14)), draw(st.integers(1, 5))), batch_size=1)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators(name: str, quantized: bool) -> None:
+    check(convert_operator(name, quantized))
+
+
+KINDS = ["conv", "depthwise", "maxpool", "avgpool", "add", "concat", "relu", "tanh", "sigmoid", "hard_swish"]
+STACKS = st.lists(
+    st.tuples(st.sampled_from(KINDS), st.integers(1, 20), st.integers(1, 5), st.integers(1, 2)), min_size=1, max_size=6
+)
+SHAPES = st.tuples(st.integers(6, 14), st.integers(6, 14), st.integers(1, 5))
+
+
+def random_net(shape: tuple[int, ...], stack: list[tuple[str, int, int, int]], units: int) -> keras.Model:
+    """A stack of layers with branches that are added or concatenated."""
+    inputs = keras.Input(shape, batch_size=1)
     x = inputs
-    for _ in range(draw(st.integers(1, 5))):
-        kind = draw(st.sampled_from(["conv", "depthwise", "pool", "add", "concat", "act"]))
-        width = draw(st.integers(1, 20))
+    for kind, width, kernel, stride in stack:
         if kind == "conv":
-            x = layers.Conv2D(width, draw(st.integers(1, 3)), draw(st.integers(1, 2)), padding="same")(x)
+            x = layers.Conv2D(width, kernel, stride, padding="same")(x)
         elif kind == "depthwise":
-            x = layers.DepthwiseConv2D(draw(st.integers(1, 5)), padding="same")(x)
-        elif kind == "pool" and min(x.shape[1:3]) > 1:
-            x = draw(st.sampled_from([layers.MaxPooling2D, layers.AveragePooling2D]))(2)(x)
+            x = layers.DepthwiseConv2D(kernel, padding="same")(x)
+        elif kind.endswith("pool"):
+            pool = layers.MaxPooling2D if kind == "maxpool" else layers.AveragePooling2D
+            x = pool(2, padding="same")(x)
         elif kind == "add":
             x = layers.Add()([x, layers.Conv2D(x.shape[-1], 3, padding="same", activation="relu")(x)])
         elif kind == "concat":
             x = layers.Concatenate()([x, layers.Conv2D(width, 1)(x)])
         else:
-            x = layers.Activation(draw(st.sampled_from(["relu", "tanh", "sigmoid", "hard_swish"])))(x)
-    x = draw(st.sampled_from([layers.GlobalAveragePooling2D, layers.Flatten]))()(x)
-    return keras.Model(inputs, layers.Dense(draw(st.integers(1, 30)))(x))
+            x = layers.Activation(kind)(x)
+    x = (layers.GlobalAveragePooling2D if units % 2 else layers.Flatten)()(x)
+    return keras.Model(inputs, layers.Dense(units)(x))
 
 
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(random_nets())
-def test_random_nets(net: keras.Model) -> None:
-    check(convert(net))
+@given(SHAPES, STACKS, st.integers(1, 30))
+def test_random_nets(shape: tuple[int, ...], stack: list[tuple[str, int, int, int]], units: int) -> None:
+    keras.utils.set_random_seed(0)
+    check(convert(random_net(shape, stack, units)))

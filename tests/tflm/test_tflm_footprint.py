@@ -35,7 +35,13 @@ def test_arena_equals_the_record(measured: dict, model: bytes, build_name: str) 
 def test_parts_add_up(model: bytes) -> None:
     fp = footprint(model)
     assert sum(fp.parts.values()) == fp.arena_used
-    assert fp.lower_bound <= fp.head <= fp.arena_used <= fp.arena == max(fp.phases.values()) + -max(fp.phases.values()) % 16
+    assert (
+        fp.lower_bound
+        <= fp.head
+        <= fp.arena_used
+        <= fp.arena
+        == max(fp.phases.values()) + -max(fp.phases.values()) % 16
+    )
     assert sum(operator.macs for operator in fp.operators) == fp.macs
     assert max(operator.live for operator in fp.operators) == sum(size for _, size in fp.peak.live)
 
@@ -90,10 +96,11 @@ def test_require_names_the_phase_that_binds(shared_model) -> None:
 def test_an_unknown_operator_is_never_a_silent_guess() -> None:
     model = build(Graph([Tensor((1, 8)), Tensor((1, 8))], [("TILE", [0], [1])], outputs=[1]))
     fp = footprint(model)
-    assert set(fp.uncertain) == {"arena", "macs", "code"} and "TILE" in fp.uncertain["arena"]
+    assert set(fp.uncertain) == {"arena", "macs", "code"}
+    assert "TILE" in fp.uncertain["arena"]
     assert "Lower bounds only" in str(fp)
     fp.require(Budget(flash="1MiB"))
-    with pytest.raises(BudgetError, match="arena is at least .* no sizes are known for TILE"):
+    with pytest.raises(BudgetError, match=r"arena is at least .* no sizes are known for TILE"):
         fp.require(Budget(arena="1MiB"))
 
 
@@ -105,19 +112,22 @@ def test_an_operator_that_tflm_runs_in_float_only_is_flagged() -> None:
 def test_text_and_dict(shared_model) -> None:
     fp = footprint(shared_model("two_in_two_out"))
     again = json.loads(json.dumps(fp.to_dict()))
-    assert again["arena"] == fp.arena and len(again["operators"]) == len(fp.operators)
+    assert again["arena"] == fp.arena
+    assert len(again["operators"]) == len(fp.operators)
     assert again["peak"]["live"][0] == {"what": fp.peak.live[0][0], "bytes": fp.peak.live[0][1]}
     text = str(fp)
-    assert f"{fp.arena:,} B" in text and "SOFTMAX" in text and "no plan can go under" in text
+    assert f"{fp.arena:,} B" in text
+    assert "SOFTMAX" in text
+    assert "no plan can go under" in text
 
 
 def test_wrong_arguments(shared_model) -> None:
     model = shared_model("two_in_two_out")
-    with pytest.raises(ValueError, match="target must be one of cortex-m0, .* Received: 'avr'"):
+    with pytest.raises(ValueError, match=r"target must be one of cortex-m0, .* Received: 'avr'"):
         footprint(model, target="avr")
     with pytest.raises(ValueError, match="kernels must be one of reference, cmsis-nn"):
         footprint(model, kernels="fast")
-    with pytest.raises(TypeError, match="bytes of a .tflite file or its path"):
+    with pytest.raises(TypeError, match=r"bytes of a .tflite file or its path"):
         footprint(3)  # type: ignore[arg-type]
 
 

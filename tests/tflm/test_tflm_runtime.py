@@ -52,11 +52,11 @@ def test_several_inputs_and_outputs(shared_model) -> None:
     as_dict = run(model, {graph.tensors[i].name: x for i, x in zip(graph.inputs, xs, strict=True)})
     assert [y.shape for y in as_list] == [(3, 1), (3, 3)]
     assert all((a == b).all() for a, b in zip(as_list, as_dict, strict=True))
-    with pytest.raises(ValueError, match="one array for each input .* Expected: 2"):
+    with pytest.raises(ValueError, match=r"one array for each input .* Expected: 2"):
         run(model, xs[0])
     with pytest.raises(ValueError, match="same number of samples"):
         run(model, [xs[0], xs[1][:1]])
-    with pytest.raises(ValueError, match="one array for each input .* Received: \\['a'\\]"):
+    with pytest.raises(ValueError, match=r"one array for each input .* Received: \['a'\]"):
         run(model, {"a": xs[0]})
 
 
@@ -99,7 +99,7 @@ def test_optimize_gains(shared_model) -> None:
 def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match=r"an array of shape \('n', 4\). Received: shape \(2, 5\)"):
         run(RELU, np.zeros((2, 5)))
-    with pytest.raises(ValueError, match="must be finite. Received: 1 values"):
+    with pytest.raises(ValueError, match=r"must be finite. Received: 1 values"):
         run(RELU, np.array([[0, np.nan, 0, 0]]))
     with pytest.raises(ValueError, match="must hold numbers"):
         run(RELU, np.array([["a"] * 4]))
@@ -109,9 +109,9 @@ def test_wrong_inputs() -> None:
 
 def test_tflm_refuses() -> None:
     tile = build(Graph([Tensor((1, 4)), Tensor((1, 4))], [("TILE", [0], [1])], outputs=[1]))
-    with pytest.raises(ValueError, match="does not start this model .* TILE"):
+    with pytest.raises(ValueError, match=r"does not start this model .* TILE"):
         run(tile, np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="does not run this model. It said: .*TILE"):
+    with pytest.raises(ValueError, match=r"does not run this model. It said: .*TILE"):
         measure(tile)
 
 

@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .kernels import KERNELS
-from .planner import ALIGNMENT, Buffer, align, extent, greedy, scratch_buffer, tensor_buffers
+from .planner import (
+    ALIGNMENT,
+    Buffer,
+    align,
+    extent,
+    greedy,
+    scratch_buffer,
+    tensor_buffers,
+)
 from .prepare import Prepare
 from .schema import Model, Operator, Tensor
 from .targets import Target

@@ -36,23 +36,23 @@ class Board:
 
 # name, title, core, SRAM KiB, flash KiB, MHz, source. Of several RAM banks the largest contiguous one counts.
 _ROWS = (
-    ("nano33ble", "Arduino Nano 33 BLE", "cortex-m4", 256, 1024, 64, "Arduino ABX00030 datasheet; nRF52840 PS v1.7"),
+    ("nano33ble", "Arduino Nano 33 BLE", "cortex-m4", 256, 1024, 64, "Arduino ABX00030; nRF52840 PS v1.7"),
     ("nrf52840", "Nordic nRF52840", "cortex-m4", 256, 1024, 64, "nRF52840 PS v1.7, section 1"),
     ("nrf5340", "Nordic nRF5340 (application core)", "cortex-m33", 512, 1024, 128, "nRF5340 PS v1.3, section 1"),
     ("pico", "Raspberry Pi Pico (RP2040)", "cortex-m0+", 264, 2048, 133, "RP2040 datasheet 2.6; Pico datasheet"),
     ("pico2", "Raspberry Pi Pico 2 (RP2350)", "cortex-m33", 520, 4096, 150, "RP2350 datasheet 1.1; Pico 2 datasheet"),
     ("stm32f446", "ST STM32F446RE (Nucleo)", "cortex-m4", 128, 512, 180, "ST DS10693"),
-    ("stm32f746", "ST STM32F746NG (Discovery)", "cortex-m7", 320, 1024, 216, "ST DS10916: SRAM1 + SRAM2 + DTCM contiguous"),
+    ("stm32f746", "ST STM32F746NG (Discovery)", "cortex-m7", 320, 1024, 216, "ST DS10916: DTCM + SRAM1 + SRAM2"),
     ("stm32h743", "ST STM32H743ZI (Nucleo)", "cortex-m7", 512, 2048, 480, "ST DS12110: AXI SRAM, of 1 MiB in all"),
     ("stm32l4r5", "ST STM32L4R5ZI (Nucleo)", "cortex-m4", 640, 2048, 120, "ST DS12023: SRAM1 + SRAM2 + SRAM3"),
     ("stm32u575", "ST STM32U575ZI (Nucleo)", "cortex-m33", 768, 2048, 160, "ST DS13737: SRAM1 + SRAM2 + SRAM3"),
     ("stm32u5a5", "ST STM32U5A5ZJ (Nucleo)", "cortex-m33", 2496, 4096, 160, "ST DS13633: SRAM1, 2, 3 and 5"),
-    ("esp32", "Espressif ESP32-WROOM-32E", "esp32", 320, 4096, 240, "ESP32 datasheet 4.x: DRAM, of 520 KiB in all"),
+    ("esp32", "Espressif ESP32-WROOM-32E", "esp32", 320, 4096, 240, "ESP32 datasheet: DRAM, of 520 KiB"),
     ("esp32-s3", "Espressif ESP32-S3-WROOM-1", "esp32", 512, 8192, 240, "ESP32-S3 datasheet 1.x: internal SRAM"),
-    ("apollo4", "Ambiq Apollo4 Blue Plus", "cortex-m4", 1024, 2048, 192, "Ambiq Apollo4 Blue Plus datasheet: SSRAM; MRAM"),
+    ("apollo4", "Ambiq Apollo4 Blue Plus", "cortex-m4", 1024, 2048, 192, "Ambiq datasheet: SSRAM; MRAM"),
     ("ra6m5", "Renesas RA6M5 (EK-RA6M5)", "cortex-m33", 512, 2048, 200, "Renesas R01DS0366"),
     ("samd51", "Microchip SAMD51 (Metro M4)", "cortex-m4", 192, 512, 120, "Microchip DS60001507: SAMD51J19"),
-    ("corstone300", "Arm Corstone-300 (MPS3 AN547)", "cortex-m55", 2048, 2048, 32, "Arm DAI0547: ISRAM 2 x 2 MiB, one bank"),
+    ("corstone300", "Arm Corstone-300 (MPS3 AN547)", "cortex-m55", 2048, 2048, 32, "Arm DAI0547: one bank of ISRAM"),
 )  # fmt: skip
 
 BOARDS: tuple[Board, ...] = tuple(
@@ -113,7 +113,8 @@ def free(board: Board, reserve_sram: int = 0, reserve_flash: int = 0) -> tuple[i
     ):
         if reserve < 0 or value <= 0:
             raise BudgetError(
-                f"The reserve of {kind} must be from 0 to below the {total:,} bytes of {board.title}. Received: {reserve:,}"
+                f"The reserve of {kind} must be from 0 to below the {total:,} bytes of {board.title}. "
+                f"Received: {reserve:,}"
             )
     return left
 

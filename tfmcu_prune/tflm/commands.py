@@ -137,8 +137,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "SRAM left counts the arena, and TFLM's stack where it was measured; flash left the model, and TFLM's code where",
-        "it was measured (Cortex-M4, M7, M33). Latency is",
+        "SRAM left counts the arena, and TFLM's stack where it was measured; flash left the model, and TFLM's code",
+        "where it was measured (Cortex-M4, M7, M33). Latency is",
         f"{LATENCY_SOURCE}.",
         "",
         *(f"  {row['title']}: {row['source']}" for row in rows),

@@ -21,14 +21,14 @@ class _SharingBuilder(flatbuffers.Builder):
         super().__init__(1024)
         self._written: dict[tuple[str, bytes], int] = {}
 
-    def CreateNumpyVector(self, x: Any) -> int:  # noqa: N802
+    def CreateNumpyVector(self, x: Any) -> int:
         array = np.ascontiguousarray(x)
         key = (array.dtype.str, array.tobytes())
         if key not in self._written:
             self._written[key] = self._write_bytes(key[1]) if array.dtype == np.uint8 else super().CreateNumpyVector(x)
         return self._written[key]
 
-    def CreateString(self, s: Any, encoding: str = "utf-8", errors: str = "strict") -> int:  # noqa: N802
+    def CreateString(self, s: Any, encoding: str = "utf-8", errors: str = "strict") -> int:
         key = ("str", s.encode(encoding) if isinstance(s, str) else bytes(s))
         if key not in self._written:
             self._written[key] = super().CreateString(s, encoding, errors)

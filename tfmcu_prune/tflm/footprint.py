@@ -11,12 +11,14 @@ from ..budget import Budget, Resources
 from ..errors import BudgetError
 from . import targets
 from .arena import Arena, simulate
+from .blame import cause
 from .code_size import code_size
-from .kernels import FLOAT_ONLY, KERNELS
+from .doubts import doubts
+from .kernels import KERNELS
 from .macs import macs
 from .planner import align, live_bytes, lower_bound
 from .prepare import Prepare
-from .schema import Model, Operator, Subgraph, Tensor, read_model
+from .schema import Model, Operator, Tensor, read_model
 from .table import render
 
 
@@ -125,13 +127,14 @@ class Footprint:
         for name, limit in budget.limits().items():
             value = getattr(self, name)
             if value > limit:
-                problems.append(f"{name} exceeds its budget by {value - limit:,}: {_cause(self, name)}. "
+                problems.append(f"{name} exceeds its budget by {value - limit:,}: {cause(self, name)}. "
                                 f"Expected: at most {limit:,}. Received: {value:,}")  # fmt: skip
             elif name in self.uncertain:
                 problems.append(f"{name} is at least {value:,}, but how much is not known: {self.uncertain[name]}")
         if problems:
             raise BudgetError(
-                f"The model does not fit its budget on {self.target} with {self.kernels} kernels. " + "; ".join(problems)
+                f"The model does not fit its budget on {self.target} with {self.kernels} kernels. "
+                + "; ".join(problems)
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def estimate(model: Model, target: str, kernels: str) -> Footprint:
     arena = simulate(model, processor, kernels)
     phase = max(arena.phases, key=lambda name: arena.phases[name])
     operators = _operators(model, arena, processor, kernels)
-    uncertain = _uncertain(model, arena, kernels)
+    uncertain = doubts(model, arena.unknown, kernels)
     code, code_int8 = _code(model, processor, kernels, uncertain)
     return Footprint(
         arena=align(arena.phases[phase]),
@@ -263,42 +266,6 @@ def _role(operators: tuple[Operator, ...], tensor: int) -> str:
     return "input of the model"
 
 
-def _uncertain(model: Model, arena: Arena, kernels: str) -> dict[str, str]:
-    reasons = [reason for graph in model.subgraphs for reason in _refused(graph, kernels)]
-    if arena.unknown:
-        reasons.append(
-            f"no sizes are known for {', '.join(arena.unknown)}, which TFLM's kernels do not cover (or a custom "
-            "operator does); replace it, or measure on the target"
-        )
-    if any(tensor.sparse for graph in model.subgraphs for tensor in graph.tensors):
-        reasons.append("TFLM does not run sparse tensors; convert without sparsity")
-    if "COMPRESSION_METADATA" in model.metadata:
-        reasons.append("the model is compressed, and TFLM must be built with USE_TFLM_COMPRESSION for it")
-    return dict.fromkeys(("arena", "macs", "code"), "; ".join(reasons)) if reasons else {}
-
-
-def _refused(graph: Subgraph, kernels: str) -> list[str]:
-    """Return why TFLM's kernels refuse operators for the types of their tensors."""
-    floats, wide = [], []
-    for operator in graph.operators:
-        name = f"{operator.name} {operator.index}"
-        tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]
-        if operator.name in FLOAT_ONLY and any(tensor.type != "float32" for tensor in tensors):
-            floats.append(name)
-        per_channel = len(tensors) > 1 and tensors[0].type == "int16" and tensors[1].scales > 1
-        if operator.name == "FULLY_CONNECTED" and kernels == "cmsis-nn" and per_channel:
-            wide.append(name)
-    reasons = []
-    if floats:
-        reasons.append(f"TFLM runs {', '.join(floats)} in float32 only; replace it by an operator with an int8 kernel")
-    if wide:
-        reasons.append(
-            f"CMSIS-NN's kernel refuses {', '.join(wide)}, which has int16 activations and per-channel weights; use "
-            "the reference kernels or int8"
-        )
-    return reasons
-
-
 def _code(
     model: Model, target: targets.Target, kernels: str, uncertain: dict[str, str]
 ) -> tuple[int | None, int | None]:
@@ -312,30 +279,3 @@ def _code(
     elif target.name != target.code:
         uncertain.setdefault("code", f"measured on {target.code}; {target.name} differs by its instruction set")
     return code, int8
-
-
-def _cause(fp: Footprint, resource: str) -> str:
-    if resource == "arena":
-        return _arena_cause(fp)
-    field = "weights" if resource == "flash" else "macs"
-    worst = max(fp.operators, key=lambda operator: getattr(operator, field), default=None)
-    if worst is None:
-        return "it has no operators"
-    unit = "bytes of weights" if resource == "flash" else "multiply-accumulates"
-    return f"operator {worst.index} ({worst.name}) takes the most, {getattr(worst, field):,} {unit}"
-
-
-def _arena_cause(fp: Footprint) -> str:
-    if fp.peak.phase == "planning":
-        return (
-            f"TFLM's memory planner needs {fp.phases['planning']:,} bytes for {len(fp.operators)} operators; "
-            "fewer operators and tensors help"
-        )
-    if fp.peak.phase == "prepare":
-        worst = fp.operators[fp.peak.preparing]
-        return (
-            f"operator {worst.index} ({worst.name}) takes the most while TFLM starts, {fp.phases['prepare']:,} bytes "
-            "with its temporary structs; fewer output channels help"
-        )
-    alive = ", ".join(f"{what} {size:,}" for what, size in fp.peak.live[:3])
-    return f"operator {fp.peak.operator} ({fp.peak.name}) has the most alive, {alive}; the persistent part is {fp.tail:,}"

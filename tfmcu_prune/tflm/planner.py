@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..errors import InvalidModel
 from .schema import Model, Operator
@@ -89,7 +90,7 @@ def live_bytes(buffers: Sequence[Buffer]) -> dict[int, int]:
         changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - buffer.size
     live, result = 0, {}
     scopes = sorted(changes)
-    for scope, following in zip(scopes, scopes[1:], strict=False):
+    for scope, following in pairwise(scopes):
         live += changes[scope]
         result.update(dict.fromkeys(range(scope, following), live))
     return result

@@ -32,6 +32,8 @@ def plot_memory(fp: Footprint, path: str | os.PathLike[str]) -> None:
     axes.axhline(fp.head / 1024, color="gray", linestyle="--", label=f"planned head {fp.head / 1024:.1f} KiB")
     axes.set_xticks(places, [f"{o.index} {o.name.lower()}" for o in fp.operators], rotation=90, fontsize=6)
     axes.set_ylabel("KiB alive")
-    axes.set_title(f"Arena {fp.arena / 1024:.1f} KiB on {fp.target} ({fp.kernels}); peak at operator {fp.peak.operator}")
+    axes.set_title(
+        f"Arena {fp.arena / 1024:.1f} KiB on {fp.target} ({fp.kernels}); peak at operator {fp.peak.operator}"
+    )
     axes.legend()
     figure.savefig(path)

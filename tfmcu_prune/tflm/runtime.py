@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -21,6 +23,7 @@ _INSTALL = (
     "TensorFlow Lite Micro runs in the package tflite-micro, which is not installed (or not for this platform). "
     "Install it with: pip install --pre tflite-micro"
 )
+_FLAT = 1e-8  # the converter gives a tensor that was constant in the calibration a scale below this
 _SLACK = 64 * 1024  # what a version of the wheel other than the simulated one may take more
 _REPORT = r"Arena allocation (total|head|tail) (\d+) bytes"
 _MEASURE = """\
@@ -70,6 +73,8 @@ def run(
     inputs = [graph.tensors[i] for i in graph.inputs]
     outputs = [graph.tensors[i] for i in graph.outputs]
     feeds = [_quantize(tensor, sample) for tensor, sample in zip(inputs, _match(inputs, x), strict=True)]
+    if any(tensor.quantized and tensor.scale < _FLAT and not tensor.constant for tensor in graph.tensors):
+        measure(raw)  # in a process of its own, because TFLM may abort and take Python with it
     interpreter = _interpreter(raw, model)
     stateful = any(tensor.variable for subgraph in model.subgraphs for tensor in subgraph.tensors)
     raws = _invoke(interpreter, feeds, outputs, stateful)
@@ -96,15 +101,24 @@ def measure(data: bytes | str | os.PathLike[str]) -> Usage:
     model = read_model(raw)
     _runtime()
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.tflite")
-        with open(path, "wb") as file:
-            file.write(raw)
-        command = [sys.executable, "-c", _MEASURE, path, str(_arena_bytes(model))]
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(raw)
+        command = [sys.executable, "-c", _MEASURE, str(path), str(_arena_bytes(model))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = {name: int(value) for name, value in re.findall(_REPORT, done.stderr)}
     if done.returncode or len(found) != 3:
-        raise ValueError(f"TensorFlow Lite Micro does not run this model. It said: {_said(done.stderr)}")
+        ended = f" It ended with {signal.Signals(-done.returncode).name}." if done.returncode < 0 else ""
+        raise ValueError(
+            f"TensorFlow Lite Micro does not run this model.{ended}{_flat(model)} It said: {_said(done.stderr)}"
+        )
     return Usage(found["head"], found["tail"], found["total"])
+
+
+def _flat(model: Model) -> str:
+    names = [t.name for t in model.main.tensors if t.quantized and t.scale < _FLAT and not t.constant]
+    if not names:
+        return ""
+    return f" {len(names)} activations were constant in the calibration (first {names[0]!r}); train or calibrate anew."
 
 
 def _runtime() -> Any:
@@ -140,7 +154,7 @@ def _said(text: str) -> str:
 class _Stderr:
     """Catch what C++ writes to the standard error, which Python's sys.stderr does not see."""
 
-    def __enter__(self) -> _Stderr:
+    def __enter__(self) -> Self:
         self.file = tempfile.TemporaryFile()
         self.saved = os.dup(2)
         os.dup2(self.file.fileno(), 2)
@@ -162,7 +176,9 @@ def _match(inputs: list[Tensor], x: Any) -> list[Any]:
     names = [tensor.name for tensor in inputs]
     if isinstance(x, Mapping):
         if set(x) != set(names):
-            raise ValueError(f"x must have one array for each input of the model. Expected: {names}. Received: {list(x)}")
+            raise ValueError(
+                f"x must have one array for each input of the model. Expected: {names}. Received: {list(x)}"
+            )
         arrays = [x[name] for name in names]
     elif isinstance(x, (list, tuple)):
         arrays = list(x)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 
 from ..errors import InvalidModel
 from .flatbuffer import Reader, Table
@@ -96,8 +97,7 @@ def load(data: bytes | str | os.PathLike[str]) -> bytes:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     if isinstance(data, (str, os.PathLike)):
-        with open(data, "rb") as file:
-            return file.read()
+        return Path(data).read_bytes()
     raise TypeError(
         f"A model must be the bytes of a .tflite file or its path. Received: data of type {type(data).__name__}"
     )
