@@ -130,6 +130,13 @@ def test_reader_that_stops_early_is_no_error(monkeypatch):
     assert console.guarded(print_to_nobody, None) == 0
 
 
+@pytest.mark.parametrize("epochs", ["0", "-1", "many"])
+def test_demo_needs_an_epoch(epochs, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", "--epochs", epochs])
+    assert f"expected a whole number from 1 up, received '{epochs}'" in capsys.readouterr().err
+
+
 def test_demo_compares_and_writes(tmp_path, capsys):
     assert cli.main(["demo", "--epochs", "2", "--output", str(tmp_path / "new")]) == 0
     out = capsys.readouterr().out

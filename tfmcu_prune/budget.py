@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
+from tfmcu_prune import boards
+
 _BYTE_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
 _COUNT_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 _UNITS = {"arena": _BYTE_UNITS, "flash": _BYTE_UNITS, "macs": _COUNT_UNITS}
@@ -57,6 +59,27 @@ class Budget:
     ) -> None:
         for name, value in (("arena", arena), ("flash", flash), ("macs", macs)):
             object.__setattr__(self, name, _parse(name, value))
+
+    @classmethod
+    def for_board(cls, name: str, *, reserve_sram: int | str = 0, reserve_flash: int | str = 0) -> Budget:
+        """Return what a board leaves for a model.
+
+        Args:
+            name: A board of `tfmcu_prune.boards`, such as "nano33ble".
+            reserve_sram: SRAM for stack, heap, buffers and radio, in bytes or as "32KiB".
+            reserve_flash: Flash for the rest of the program, TFLM's own code included.
+
+        Raises:
+            ValueError: No such board (the message lists them), or a reserve that cannot be read.
+            BudgetError: The reserve takes all there is.
+
+        Example:
+            >>> Budget.for_board("nano33ble", reserve_sram="64KiB", reserve_flash="256KiB")
+            Budget(arena=196608, flash=786432, macs=None)
+        """
+        reserve = _read("arena", reserve_sram), _read("flash", reserve_flash)
+        arena, flash = boards.free(boards.find(name), *reserve)
+        return cls(arena=arena, flash=flash)
 
     def limits(self) -> dict[str, int]:
         """Return the limited resources only, by name."""

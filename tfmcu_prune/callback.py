@@ -37,7 +37,7 @@ class PruneCallback(keras.callbacks.Callback):
     Args:
         begin: Step of this fit at which pruning begins. Default: 10 % of its steps.
         end: Step at which the mask is frozen. Default: 50 % of its steps.
-        strength: Price of the dearest channel on its way out, in units of the loss; 0 turns the regularizer off.
+        strength: Price of all the channels on their way out together, in units of the loss; 0 is no regularizer.
         salience: `(channels, gates) -> array`: what each channel is worth.
         allocation: `(resource_model, budget) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
@@ -56,7 +56,7 @@ class PruneCallback(keras.callbacks.Callback):
         begin: int | None = None,
         end: int | None = None,
         *,
-        strength: float = 1e-2,
+        strength: float = 0.1,
         salience: Callable[[Channels, Array], Array] = weight_norm,
         allocation: Callable[[ResourceModel, Budget], Array] = allocate,
         regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,

@@ -65,13 +65,19 @@ def _add_demo(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="prune a small network on real data in about a minute",
-        description="Train a small network on 1,797 handwritten digits, once as it is and once pruned to a budget, "
-        "and compare the two. The quick start of the repository does the same with a larger network.",
+        description="Train a small network on 1,797 handwritten digits, prune it to a budget while it trains on, and "
+        "compare the two. The quick start of the repository does the same with a larger network.",
     )
-    parser.add_argument("--epochs", type=int, default=15, help="epochs of each training (default: %(default)s)")
+    parser.add_argument("--epochs", type=_positive, default=12, help="epochs of each training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a folder to write models, report and picture to")
     parser.set_defaults(run=_demo)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, received {text!r}")
+    return int(text)
 
 
 def _demo(args: argparse.Namespace) -> None:

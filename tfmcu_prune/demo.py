@@ -28,7 +28,7 @@ class Job:
         data: Data of the trainings, the calibration and the final figures.
         network: `(input_shape, classes) -> keras.Model`, with random weights and a softmax at the end.
         budget: What the pruned network may cost.
-        epochs: Epochs of each of the two trainings.
+        epochs: Epochs of the dense training, and as many again of the pruning, which starts from its weights.
         seed: Of weights and batches.
         batch_size: Samples a step.
         learning_rate: Of Adam at the start; it falls to zero along a cosine.
@@ -41,7 +41,7 @@ class Job:
     budget: Budget
     epochs: int
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int = 32
     learning_rate: float = 3e-3
     shift: float = 0.0
     verbose: int = 2
@@ -86,7 +86,7 @@ class _Shifted(keras.utils.PyDataset):
 
 
 def run(job: Job, *, tell: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Train the dense and the pruned network from the same random weights, for the same epochs, and compare them.
+    """Train a network, go on training it while it is pruned to the budget, and compare the two.
 
     Args:
         job: What to train.
@@ -95,23 +95,20 @@ def run(job: Job, *, tell: Callable[[str], None] = lambda _: None) -> Outcome:
     Raises:
         BudgetError: The budget cannot be met.
     """
-    tell(f"1/3 Training the dense network for {job.epochs} epochs")
     keras.utils.set_random_seed(job.seed)
     dense = job.network(job.data.input_shape, job.data.classes)
-    initial = dense.get_weights()
+    tfmcu_prune.prunable(dense, job.budget)  # a budget that cannot be met is told before any training
+    tell(f"1/3 Training the dense network, {job.epochs} epochs")
     seconds_dense = _fit(dense, job, [])
 
-    tell(f"2/3 Training and pruning it to {job.budget} for {job.epochs} epochs, from the same random weights")
-    keras.utils.set_random_seed(job.seed)
-    fresh = job.network(job.data.input_shape, job.data.classes)
-    fresh.set_weights(initial)
-    gated = tfmcu_prune.prunable(fresh, job.budget)
+    tell(f"2/3 Pruning it to {job.budget} while it trains on, {job.epochs} epochs")
+    gated = tfmcu_prune.prunable(dense, job.budget)
     seconds_pruned = _fit(gated, job, [tfmcu_prune.PruneCallback()])
     pruned = tfmcu_prune.strip(gated)
 
     tell(f"3/3 Converting both to int8 and running {len(job.data.x_test):,} test samples on TensorFlow Lite Micro")
-    before, _ = _measure(dense, job, seconds_dense)
-    after, tflite = _measure(pruned, job, seconds_pruned)
+    before, _ = _measure(dense, job.data, epochs=job.epochs, seconds=seconds_dense)
+    after, tflite = _measure(pruned, job.data, epochs=job.epochs, seconds=seconds_pruned)
     tfmcu_prune.footprint(tflite).require(job.budget)
     samples = {part: len(getattr(job.data, f"x_{part}")) for part in ("train", "val", "test")}
     found = report.Report(dense.name, job.data.name, samples, job.seed, job.budget, before, after)
@@ -147,8 +144,7 @@ def _fit(model: keras.Model, job: Job, callbacks: list[keras.callbacks.Callback]
     return time.perf_counter() - start
 
 
-def _measure(model: keras.Model, job: Job, seconds: float) -> tuple[report.Network, bytes]:
-    data = job.data
+def _measure(model: keras.Model, data: Dataset, *, epochs: int, seconds: float) -> tuple[report.Network, bytes]:
     tflite = tfmcu_prune.convert(model, calibration=data.x_train[:_CALIBRATION])
     fp = tfmcu_prune.footprint(tflite)
     float_output = model.predict(data.x_test, batch_size=256, verbose=0)
@@ -159,7 +155,7 @@ def _measure(model: keras.Model, job: Job, seconds: float) -> tuple[report.Netwo
         flash=fp.flash,
         macs=fp.macs,
         params=model.count_params(),
-        epochs=job.epochs,
+        epochs=epochs,
         seconds=seconds,
         bars=plots.bars(model, fp),
     )

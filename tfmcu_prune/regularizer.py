@@ -16,15 +16,15 @@ def prices(model: ResourceModel, mask: Array, target: Array, budget: Budget, str
 
         L_R = sum_k sum_c [c kept now, but not affordable] (dR_k / dn_g(c)) / B_k |gate_c|,
 
-    linearised at the present sizes and scaled so that the dearest channel costs `strength`. It acts on the channels
-    that are on their way out alone: a penalty on all of them would let every gate sink together (../shared/method.md).
+    linearised at the present sizes and scaled so that all of it is `strength` while every gate is open. It acts on the
+    channels that are on their way out alone: a penalty on all of them would let every gate sink together.
 
     Args:
         model: The resources in closed form.
         mask: Channels that are kept now, bool, shape (channels,).
         target: Channels that the final budget affords, bool, shape (channels,).
         budget: The final budget B.
-        strength: Price of the dearest channel, in units of the loss.
+        strength: Sum of the prices, in units of the loss.
     """
     limits = budget.limits()
     result = np.zeros(len(mask))
@@ -32,6 +32,7 @@ def prices(model: ResourceModel, mask: Array, target: Array, budget: Budget, str
         return result
     slopes = gradient(model, model.sizes(mask))
     cost = sum(slopes[RESOURCES.index(name)] / limit for name, limit in limits.items())
-    for group, price in zip(model.groups, strength * cost / cost.max(), strict=True):
+    for group, price in zip(model.groups, cost, strict=True):
         result[group.channels] = price
-    return np.where(mask & ~target, result, 0.0)
+    result[~mask | target] = 0.0
+    return strength * result / max(result.sum(), 1e-12)

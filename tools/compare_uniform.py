@@ -1,9 +1,9 @@
 """Pruned while training against a uniformly thinner net from scratch: same data, epochs, optimizer and budget.
 
-Fashion-MNIST, the small VGG of tfmcu_prune.zoo. The budget is 60 % of the dense net's arena, 25 % of its MACs and a
-flash that leaves 12 % of its weights; the uniform net is the widest one whose .tflite fits it. Accuracy of the int8
-file on TFLM over the whole test split, and of the float model; validation samples are training samples not trained on.
-A run that was stopped goes on where its results.json ends; remove the folder for other settings.
+Fashion-MNIST, the small VGG of tfmcu_prune.zoo. The budget is 60 % of the dense net's arena, 25 % of its MACs, and the
+flash of the uniform net with --widths; the uniform net trained is the widest one whose .tflite fits all three. Accuracy
+of the int8 file on TFLM over the whole test split, and of the float model; validation samples are training samples not
+trained on. A run that was stopped goes on where its results.json ends; remove the folder for other settings.
 
     python tools/compare_uniform.py --seeds 3
     python tools/compare_uniform.py --variants pruned,pruned:strength=0 --seeds 3
@@ -34,6 +34,7 @@ SAMPLES = flags.DEFINE_integer("samples", 20_000, "Training samples.")
 VARIANTS = flags.DEFINE_list(
     "variants", ["dense", "uniform", "pruned"], "dense, uniform, pruned, or pruned:ARG=VALUE of PruneCallback."
 )
+UNIFORM = flags.DEFINE_list("widths", ["4", "4", "9", "9", "19"], "Widths whose .tflite sets the flash budget.")
 OUTPUT = flags.DEFINE_string("output", "build/compare_uniform", "Folder of results.json and table.md.")
 BATCH = 128
 WIDTHS = (16, 16, 32, 32, 64)
@@ -101,8 +102,8 @@ def rows(results: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
 
 def main(_: list[str]) -> None:
     data = datasets.load("fashion-mnist", limit=round(SAMPLES.value / 0.9), seed=0)
-    dense, weights = converted_cost(network()), network().count_params()
-    flash = round(dense.flash - 0.88 * weights)
+    dense = converted_cost(network())
+    flash = converted_cost(network([int(width) for width in UNIFORM.value])).flash
     budget = Budget(arena=round(0.6 * dense.arena), flash=flash, macs=round(0.25 * dense.macs))
     thin = widest(budget)
     uniform = [layer.filters for layer in thin.layers if isinstance(layer, keras.layers.Conv2D)]

@@ -7,8 +7,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..boards import BOARDS, Board, free
 from . import targets
-from .boards import BOARDS, LATENCY_SOURCE, Board, free, latency
+from .latency import LATENCY_SOURCE, latency
 
 if TYPE_CHECKING:
     from ..budget import Budget

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import BudgetError
-from .targets import find_target
+from tfmcu_prune.errors import BudgetError
 
 _KIB = 1024
 _MHZ = 1_000_000
@@ -60,14 +59,6 @@ BOARDS: tuple[Board, ...] = tuple(
     for name, title, core, sram, flash, clock, source in _ROWS
 )
 
-# Cycles of the core for one multiply-accumulate of an int8 network, best and worst. "dsp": 1.7 from 24.7 MOps in 99.1
-# ms at 216 MHz (Lai, Suda, Chandra, arXiv:1801.06601, Cortex-M7), 10 from the MLPerf Tiny v0.5 reference on a
-# NUCLEO-L4R5ZI at 120 MHz (visual wake words: 603 ms for 7.5 M MACs). The others are scaled from these by the
-# instructions for one MAC: "mve" has four to eight times as many lanes, "none" no dual MAC, "" is a scalar loop with
-# an index computation for each MAC.
-_CYCLES_PER_MAC = {"none": (5.0, 30.0), "dsp": (1.7, 10.0), "mve": (0.3, 3.0), "": (15.0, 80.0)}
-LATENCY_SOURCE = "an estimate from MACs and published cycles per MAC (arXiv:1801.06601, MLPerf Tiny v0.5), not measured"
-
 
 def find(name: str) -> Board:
     """Return a board by its name; case, blanks, dashes and underscores do not matter.
@@ -117,19 +108,3 @@ def free(board: Board, reserve_sram: int = 0, reserve_flash: int = 0) -> tuple[i
                 f"Received: {reserve:,}"
             )
     return left
-
-
-def latency(board: Board, macs: int, kernels: str = "cmsis-nn") -> tuple[float, float]:
-    """Estimate how long one inference takes, from the multiply-accumulates alone.
-
-    Args:
-        board: The board.
-        macs: Multiply-accumulates of one inference.
-        kernels: "cmsis-nn" or "reference".
-
-    Returns:
-        Seconds, best and worst case. It is an estimate (`LATENCY_SOURCE`), not a measurement.
-    """
-    simd = find_target(board.core).simd if kernels == "cmsis-nn" else ""
-    best, worst = _CYCLES_PER_MAC[simd]
-    return macs * best / board.clock_hz, macs * worst / board.clock_hz
