@@ -88,7 +88,7 @@ def _demo(args: argparse.Namespace) -> None:
         return zoo.ds_cnn(input_shape, classes, kernel=(3, 3), strides=1, dropout=(0, 0.1))
 
     data = datasets.load("digits", seed=args.seed)
-    budget = tfmcu_prune.Budget(arena="8KiB", flash="16KiB", macs="250k")
+    budget = tfmcu_prune.Budget(arena="7KiB", flash="13KiB", macs="250k")
     job = demo.Job(data, network, budget, args.epochs, seed=args.seed, verbose=progress())
     outcome = demo.run(job, tell=print)
     print(report.as_table(outcome.report))

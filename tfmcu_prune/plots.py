@@ -107,6 +107,7 @@ def _draw_memory(ax: Axes, dense: Bars, pruned: Bars, arena: int | None) -> None
     ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     ax.set_ylabel("KiB while the operator runs")
     ax.set_title("Memory over the operators")
+    ax.set_ylim(0, 1.4 * ax.get_ylim()[1])  # room for the legend above the bars
     _finish(ax, "y")
 
 

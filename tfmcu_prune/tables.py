@@ -17,9 +17,11 @@ def render(header: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
 
     Example:
         >>> print(render(("layer", "channels"), [("conv", 1200)]))
-          layer   channels
-         ------------------
-          conv       1,200
+        +------------------+
+        | layer | channels |
+        |-------+----------|
+        | conv  |    1,200 |
+        +------------------+
     """
     import rich.box
     from rich.console import Console

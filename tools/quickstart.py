@@ -34,9 +34,9 @@ _EPOCHS = flags.DEFINE_integer(
     "epochs", 9, "Epochs of the dense training, and as many again of the pruning.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the split, the random weights and the batches.", lower_bound=0)
-_ARENA = flags.DEFINE_string("arena", "8.5KiB", "Budget of the tensor arena, for example 12KiB; none for no limit.")
-_FLASH = flags.DEFINE_string("flash", "44KiB", "Budget of the .tflite file, for example 32KiB; none for no limit.")
-_MACS = flags.DEFINE_string("macs", "1.6M", "Budget of multiply-accumulates, for example 600k; none for no limit.")
+_ARENA = flags.DEFINE_string("arena", "8.8KiB", "Budget of the tensor arena, for example 12KiB; none for no limit.")
+_FLASH = flags.DEFINE_string("flash", "40KiB", "Budget of the .tflite file, for example 32KiB; none for no limit.")
+_MACS = flags.DEFINE_string("macs", "1.5M", "Budget of multiply-accumulates, for example 600k; none for no limit.")
 _AUGMENT = flags.DEFINE_boolean("augment", True, "Move the training images a little at random.")
 _OUTPUT = flags.DEFINE_string("output", str(_ROOT / "build" / "quickstart"), "Folder to write to.")
 _README = flags.DEFINE_string(
@@ -58,7 +58,7 @@ def _run(argv: Sequence[str]) -> None:
     from tfmcu_prune import demo, report, zoo
 
     def network(input_shape: Sequence[int], classes: int) -> Any:
-        return zoo.ds_cnn(input_shape, classes, width=192, kernel=(8, 8), strides=4, dropout=(0, 0.1))
+        return zoo.ds_cnn(input_shape, classes, width=224, blocks=3, kernel=(8, 8), strides=4, dropout=(0, 0.1))
 
     shift = 0.08 if _AUGMENT.value else 0.0
     job = demo.Job(data, network, budget, _EPOCHS.value, seed=_SEED.value, shift=shift, verbose=progress())

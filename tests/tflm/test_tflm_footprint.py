@@ -133,7 +133,7 @@ def test_wrong_arguments(shared_model) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, tfmcu_prune.tflm.commands, tfmcu_prune.tflm.footprint, tfmcu_prune.tflm.boards\n"
+        "import sys, tfmcu_prune.tflm.commands, tfmcu_prune.tflm.footprint, tfmcu_prune.boards\n"
         "print([m for m in ('tensorflow', 'keras', 'numpy', 'matplotlib', 'flatbuffers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
