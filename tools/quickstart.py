@@ -31,7 +31,7 @@ _DATASET = flags.DEFINE_string(
 )
 _LIMIT = flags.DEFINE_integer("limit", 4000, "At most this many samples for training and validation.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer(
-    "epochs", 9, "Epochs of the dense training, and as many again of the pruning.", lower_bound=1
+    "epochs", 6, "Epochs of the dense training, and as many again of the pruning.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the split, the random weights and the batches.", lower_bound=0)
 _ARENA = flags.DEFINE_string("arena", "8.8KiB", "Budget of the tensor arena, for example 12KiB; none for no limit.")
