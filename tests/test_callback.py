@@ -42,7 +42,7 @@ def fit(model: keras.Model, budget: Budget, data, epochs: int = 3, callback: Pru
     return gated, history
 
 
-def require(gated: keras.Model, budget: Budget, calibration: np.ndarray) -> None:
+def check_budget(gated: keras.Model, budget: Budget, calibration: np.ndarray) -> None:
     footprint = tfmcu_prune.footprint(tfmcu_prune.convert(tfmcu_prune.strip(gated), calibration))
     footprint.require(budget)
 
@@ -50,7 +50,7 @@ def require(gated: keras.Model, budget: Budget, calibration: np.ndarray) -> None
 def test_the_budget_holds_and_is_used(data) -> None:
     budget = budget_of(nets.residual())
     gated, history = fit(nets.residual(), budget, data)
-    require(gated, budget, data[0])
+    check_budget(gated, budget, data[0])
     assert 0 < tfmcu_prune.get_mask(gated).sum() < len(tfmcu_prune.get_mask(gated))
     for name in ("arena", "flash", "macs", "channels"):
         values = history.history[name]
@@ -62,7 +62,7 @@ def test_the_budget_holds_and_is_used(data) -> None:
 def test_one_resource_alone(name: str, data) -> None:
     budget = Budget(**{name: getattr(budget_of(nets.residual()), name)})
     gated, _ = fit(nets.residual(), budget, data, epochs=2)
-    require(gated, budget, data[0])
+    check_budget(gated, budget, data[0])
 
 
 def test_no_budget_prunes_nothing(data) -> None:
@@ -78,7 +78,7 @@ def test_a_fit_that_stops_early_still_meets_the_budget(data) -> None:
 
     budget = budget_of(nets.residual())
     gated, _ = fit(nets.residual(), budget, data, epochs=20, callbacks=[Stop()])
-    require(gated, budget, data[0])
+    check_budget(gated, budget, data[0])
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -91,7 +91,7 @@ def test_restored_weights_do_not_bring_channels_back(data, first: bool) -> None:
     gated.compile("adam", "sparse_categorical_crossentropy")
     callbacks = [stop, PruneCallback(begin=8, end=16)]
     gated.fit(*data, batch_size=BATCH, epochs=3, verbose=0, callbacks=callbacks if first else callbacks[::-1])
-    require(gated, budget, data[0])
+    check_budget(gated, budget, data[0])
 
 
 def test_explicit_steps(data) -> None:
@@ -117,7 +117,7 @@ def test_data_that_does_not_tell_its_length(data) -> None:
     stream = tf.data.Dataset.from_generator(generator, output_signature=signature).batch(BATCH)
     budget = budget_of(nets.residual())
     gated, _ = fit(nets.residual(), budget, stream, epochs=4)
-    require(gated, budget, data[0])
+    check_budget(gated, budget, data[0])
     with pytest.raises(ValueError, match="does not tell its number of steps"):
         fit(nets.residual(), budget, stream, epochs=1)
 
