@@ -22,6 +22,7 @@ _WHERE = {
     "footprint": "tflm.footprint",
     "get_mask": "gates",
     "prunable": "gates",
+    "register_rule": "rules",
     "set_mask": "gates",
     "strip": "surgery",
 }

@@ -11,10 +11,10 @@ from absl import logging
 
 from tfmcu_prune.allocation import allocate, choose, ramp
 from tfmcu_prune.budget import Budget, Resources
-from tfmcu_prune.channels import Channels, analyze_graph
+from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.gates import gates_of, get_mask, settle, ungated
+from tfmcu_prune.gates import channels_of, gates_of, get_mask, settle
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
 from tfmcu_prune.rules import Array
@@ -71,7 +71,7 @@ class PruneCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         gated = self.model
-        self._channels = analyze_graph(ungated(gated))
+        self._channels = channels_of(gated)
         self._resources = resource_model(self._channels)
         self._budget = gates_of(gated).budget
         self._affordable = self.allocation(self._resources, self._budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -29,6 +29,8 @@ class Call:
         args: Positional arguments, with a `Ref` for each tensor.
         kwargs: Keyword arguments, with a `Ref` for each tensor.
         outputs: Ids of the tensors that it returns.
+        shapes: Shape of each output with the batch axis; `None` for one that nobody reads.
+        parents: Names of the nested models that it stands in, from the outermost.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     outputs: tuple[int, ...]
+    shapes: tuple[Any, ...] = ()
+    parents: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -77,7 +81,9 @@ def read(model: keras.Model) -> Graph:
     reader = _Reader()
     functional = _functional(model)
     inputs, outputs = reader.add(functional, [])
-    return Graph(model.name, reader.input_layers, inputs, outputs, tuple(reader.calls), reader.shapes)
+    shapes = reader.shapes
+    calls = [replace(call, shapes=tuple(shapes.get(id) for id in call.outputs)) for call in reader.calls]
+    return Graph(model.name, reader.input_layers, inputs, outputs, tuple(calls), shapes)
 
 
 def replay(
@@ -112,10 +118,17 @@ def run_call(call: Call, tensors: dict[int, Any], layer: Callable[..., Any] | No
 
 def copy_layer(call: Call, **changes: Any) -> Any:
     """Return a new, unbuilt layer with the call's name and its layer's configuration, with some entries changed."""
-    config = call.layer.get_config()
+    config = {**call.layer.get_config(), **changes}
     if isinstance(call.layer, keras.Layer):
         config["name"] = call.name
-    return type(call.layer).from_config({**config, **changes})
+    return type(call.layer).from_config(_unbuilt(config))
+
+
+def _unbuilt(config: Any) -> Any:
+    """A configuration in which no wrapped layer is built for the sizes that it has had."""
+    if isinstance(config, dict):
+        return {name: _unbuilt(value) for name, value in config.items() if name != "build_config"}
+    return config
 
 
 def _functional(model: Any) -> keras.Model:
@@ -152,7 +165,7 @@ class _Reader:
         self._names: dict[str, keras.Operation] = {}
         self._count = itertools.count()
 
-    def add(self, model: keras.Model, given: Sequence[Ref]) -> tuple[Any, Any]:
+    def add(self, model: keras.Model, given: Sequence[Ref], parents: tuple[str, ...] = ()) -> tuple[Any, Any]:
         """Add a model's calls; `given` stand for its inputs where it is nested. Returns its inputs and outputs."""
         config = model.get_config()
         operations = {operation.name: operation for operation in model.operations}
@@ -168,7 +181,7 @@ class _Reader:
             waiting = []
             for operation, position, node in pending:
                 if all(_key(entry) in tensors for entry in _entries(node)):
-                    self._add_call(operation, position, node, tensors, model)
+                    self._add_call(operation, position, node, tensors, parents)
                 else:
                     waiting.append((operation, position, node))
             pending = waiting
@@ -184,25 +197,30 @@ class _Reader:
         return ref
 
     def _add_call(
-        self, operation: Any, position: tuple[str, int], node: Any, tensors: dict[_Key, Ref], parent: Any
+        self, operation: Any, position: tuple[str, int], node: Any, tensors: dict[_Key, Ref], parents: tuple[str, ...]
     ) -> None:
         args, kwargs = _parse(node["args"], tensors), _parse(node["kwargs"], tensors)
         for entry in _entries(node):
             self.shapes[tensors[_key(entry)].id] = tuple(entry["config"]["shape"])
         if isinstance(operation, keras.Model):
-            _, outputs = self.add(_functional(operation), list(_refs((args, kwargs))))
+            inner = (*parents, operation.name)
+            _, outputs = self.add(_functional(operation), list(_refs((args, kwargs))), inner)
             results = list(_refs(outputs))
         else:
             results = [Ref(next(self._count)) for _ in keras.tree.flatten(operation.output)]
-            name = self._unique(operation, parent)
-            self.calls.append(Call(name, operation, tuple(args), kwargs, tuple(ref.id for ref in results)))
+            name = self._unique(operation, parents)
+            outputs = tuple(ref.id for ref in results)
+            self.calls.append(Call(name, operation, tuple(args), kwargs, outputs, parents=parents))
         for index, ref in enumerate(results):
             tensors[(*position, index)] = ref
 
-    def _unique(self, operation: keras.Operation, parent: keras.Model) -> str:
+    def _unique(self, operation: keras.Operation, parents: tuple[str, ...]) -> str:
         name = operation.name
-        if self._names.setdefault(name, operation) is not operation:
-            name = f"{parent.name}_{name}"
+        for parent in reversed(parents):
+            if self._names.setdefault(name, operation) is operation:
+                break
+            name = f"{parent}_{name}"
+        self._names.setdefault(name, operation)
         return name
 
 

@@ -17,7 +17,7 @@ from tfmcu_prune.channels import Channels
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.graph import Call
 from tfmcu_prune.program import Builder, Program
-from tfmcu_prune.rules import Array, Flow, first_row, spread
+from tfmcu_prune.rules import Array, Flow, first_row, is_augmentation, spread, weight_of
 
 _FUSABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL"}
 _FOLDABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
@@ -38,18 +38,47 @@ _ACTIVATIONS = {
 def lower(channels: Channels) -> Program:
     """Return the TFLite operators of a labelled model.
 
-    Raises:
-        UnsupportedLayer: A layer with no row in the table.
+    A layer with no row in the table is estimated; the converted file tells the truth in the end.
     """
     program = Builder(channels)
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
-        lowering = _TABLE.get(type(call.layer))
-        if lowering is None:
-            raise UnsupportedLayer(f"No TFLite operators are known for {call.name!r} ({type(call.layer).__name__}).")
-        program.at[call.outputs[0]] = lowering(program, call, flow, [program.at[id] for id in call.inputs])
+        results = _lowering_for(call.layer)(program, call, flow, [program.at[id] for id in call.inputs])
+        program.at.update(zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True))
     inputs = tuple(program.at[id] for id in channels.graph.input_layers)
     outputs = tuple(program.at[id] for id in channels.graph.output_ids())
     return Program(tuple(program.operators), tuple(program.activations), inputs, outputs)
+
+
+def _lowering_for(layer: Any) -> Callable[..., int | tuple[int, ...]]:
+    lowering = _TABLE.get(type(layer))
+    if lowering is None and is_augmentation(layer):
+        return _nothing
+    return lowering or _unknown
+
+
+def _unknown(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> tuple[int, ...]:
+    """A layer whose operators are not known: one for each kernel that it reads with, or one; an estimate."""
+    index = inputs[0]
+    for name, axis in list(flow.reads.items())[:-1]:
+        index = program.emit(_kind(call), call, [index], flow.outputs[0], **_mixed(call, flow, name, axis))
+    last = _mixed(call, flow, *list(flow.reads.items())[-1]) if flow.reads else {}
+    results = [program.emit(_kind(call), call, [*dict.fromkeys([*inputs, index])], flow.outputs[0], **last)]
+    for labels in flow.outputs[1:]:
+        results.append(program.emit(_kind(call), call, inputs, labels))
+    return tuple(results)
+
+
+def _kind(call: Call) -> str:
+    return type(call.layer).__name__
+
+
+def _mixed(call: Call, flow: Flow, name: str, axis: int) -> dict[str, Any]:
+    """The kernel and the MACs of a weight with which a layer reads its input channels."""
+    axes, shape = flow.weights[name], weight_of(call.layer, name).shape
+    other = [i for i, labels in enumerate(axes) if i != axis and labels is not None]
+    columns = axes[other[0]] if other else None
+    elements = int(np.prod([size for i, size in enumerate(shape) if i != axis and i not in other[:1]]))
+    return {"kernel": (axes[axis], columns, elements), "macs": (axes[axis], elements)}
 
 
 def _activate(program: Builder, call: Call, index: int, name: str, alone: bool) -> int:

@@ -24,7 +24,7 @@ from tfmcu_prune.channels import Channels, Group
 from tfmcu_prune.errors import BudgetError
 from tfmcu_prune.lowering import lower
 from tfmcu_prune.program import Operator, Program
-from tfmcu_prune.rules import Array, first_row, is_uniform
+from tfmcu_prune.rules import Array, first_row, is_uniform, weight_of
 
 RESOURCES = ("arena", "flash", "macs")
 _SMOOTHNESS = 0.05  # kappa of the smooth maximum, as a part of the maximum
@@ -83,6 +83,10 @@ class ResourceModel:
     def full(self) -> Array:
         """Return the sizes of an unpruned model, int64, shape (groups,)."""
         return np.array([group.size for group in self.groups], np.int64)
+
+    def least(self) -> Array:
+        """Return the smallest sizes, int64, shape (groups,)."""
+        return np.array([group.minimum for group in self.groups], np.int64)
 
     def sizes(self, mask: Array) -> Array:
         """Return the kept channels a group under a mask."""
@@ -187,7 +191,7 @@ def count_parameters(channels: Channels, mask: Array) -> int:
         if id(call.layer) in seen or not isinstance(call.layer, keras.Layer):
             continue
         seen.add(id(call.layer))
-        named = {id(getattr(call.layer, name)): axes for name, axes in flow.weights.items()}
+        named = {id(weight_of(call.layer, name)): axes for name, axes in flow.weights.items()}
         for weight in call.layer.weights:
             axes = named.get(id(weight), (None,) * len(weight.shape))
             kept = (size if a is None else int(keep[a].sum()) for size, a in zip(weight.shape, axes, strict=True))
@@ -276,14 +280,14 @@ def over(resources: Resources, budget: Budget) -> dict[str, float]:
 
 def floor(model: ResourceModel) -> Resources:
     """Return what is left with every group at its smallest."""
-    return evaluate(model, np.ones(len(model.groups), np.int64))
+    return evaluate(model, model.least())
 
 
 def require_feasible(model: ResourceModel, budget: Budget) -> None:
     """Raise a BudgetError if the budget is below the floor, naming the operator and the group in the way."""
     least = floor(model)
     for name in over(least, budget):
-        sizes = np.ones(len(model.groups), np.int64)
+        sizes = model.least()
         operator = _worst_operator(model, name, sizes)
         slope = gradient(model, sizes)[RESOURCES.index(name)]
         group = f" of the group {model.groups[int(np.argmax(slope))].name!r}" if len(slope) else ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.graph import Call
-from tfmcu_prune.rules import Array, Flow
+from tfmcu_prune.rules import Array, Flow, weight_of
 
 
 def weight_norm(channels: Channels, gates: Array) -> Array:
@@ -38,12 +38,14 @@ def _norms(channels: Channels) -> Iterator[tuple[Array, Array]]:
     """Labels and norms along the output axis of every kernel that creates channels."""
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
         for name, axis, labels in _output_axes(call, flow):
-            value = np.asarray(keras.ops.convert_to_numpy(getattr(call.layer, name)), np.float64)
+            value = np.asarray(keras.ops.convert_to_numpy(weight_of(call.layer, name)), np.float64)
             others = tuple(i for i in range(value.ndim) if i != axis)
             yield labels, np.sqrt(np.square(value).sum(axis=others))
 
 
 def _output_axes(call: Call, flow: Flow) -> Iterator[tuple[str, int, Any]]:
-    for name in flow.reads:
-        axis = len(flow.weights[name]) - 1
-        yield name, axis, flow.weights[name][axis]
+    """The axes of weights along which a layer makes channels: of what it reads with, or of an embedding."""
+    for name in flow.reads or (flow.weights if flow.sizes else ()):
+        for axis, labels in enumerate(flow.weights[name]):
+            if labels is not None and axis != flow.reads.get(name):
+                yield name, axis, labels

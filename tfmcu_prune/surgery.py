@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfmcu_prune import graph as graphs
-from tfmcu_prune.channels import analyze_graph
-from tfmcu_prune.gates import gates_of, settle, ungated
-from tfmcu_prune.rules import Array, Flow, first_row
+from tfmcu_prune.channels import Channels
+from tfmcu_prune.gates import channels_of, gates_of, settle
+from tfmcu_prune.rules import Array, Flow, weight_of
 
 
 def strip(gated: keras.Model) -> keras.Model:
@@ -41,34 +43,48 @@ def strip(gated: keras.Model) -> keras.Model:
     offset = np.asarray(keras.ops.convert_to_numpy(layer.offset))
     keep = np.append(mask > 0, True)
     gates = np.append(mask * (1 + offset), 1).astype("float32")
-    channels = analyze_graph(ungated(gated))
-    flows = {id(call): flow for call, flow in zip(channels.graph.calls, channels.flows, strict=True)}
+    channels = channels_of(gated)
+    flows = {id(call.layer): flow for call, flow in zip(channels.graph.calls, channels.flows, strict=True)}
     made: dict[int, Any] = {}
 
     def make(call: graphs.Call) -> Any:
         if id(call.layer) not in made:
-            made[id(call.layer)] = graphs.copy_layer(call, **_kept_sizes(call, flows[id(call)], keep))
+            made[id(call.layer)] = graphs.copy_layer(call, **_kept_sizes(call, flows[id(call.layer)], keep))
         return made[id(call.layer)]
 
-    small = graphs.replay(channels.graph, make)
+    small = graphs.replay(_kept_arguments(channels, keep), make)
     for call in channels.graph.calls:
         if isinstance(call.layer, keras.Layer):
-            made[id(call.layer)].set_weights(_kept_weights(call.layer, flows[id(call)], keep, gates))
+            made[id(call.layer)].set_weights(_kept_weights(call.layer, flows[id(call.layer)], keep, gates))
     return small
+
+
+def _kept_arguments(channels: Channels, keep: Array) -> graphs.Graph:
+    """The graph with those arguments of calls that count channels, such as slices, as the mask leaves them."""
+    calls = []
+    for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
+        args = list(call.args)
+        for position, size in flow.args.items():
+            args[position] = size.of(keep[size.labels])
+        calls.append(dataclasses.replace(call, args=tuple(args)))
+    return dataclasses.replace(channels.graph, calls=tuple(calls))
 
 
 def _kept_sizes(call: graphs.Call, flow: Flow, keep: Array) -> dict[str, Any]:
     """The entries of a layer's configuration that say how many channels it makes."""
-    sizes: dict[str, Any] = {}
-    for name, labels in flow.sizes.items():
-        kept = int(keep[first_row(labels)].sum())
-        sizes[name] = kept if labels.ndim == 1 and name != "target_shape" else (*labels.shape[:-1], kept)
-    return sizes
+    changes: dict[str, Any] = {}
+    for path, size in flow.sizes.items():
+        *wrapped, name = path.split(".")
+        config = changes
+        for outer in wrapped:  # the configuration of a wrapped layer stands in that of its wrapper
+            config = config.setdefault(outer, copy.deepcopy(call.layer.get_config()[outer]))["config"]
+        config[name] = size.of(keep[size.labels])
+    return changes
 
 
 def _kept_weights(layer: keras.layers.Layer, flow: Flow, keep: Array, gates: Array) -> list[Array]:
     """The weights of a layer without the removed channels, its kernels read through the gates."""
-    named = {id(getattr(layer, name)): name for name in flow.weights}
+    named = {id(weight_of(layer, name)): name for name in flow.weights}
     values = []
     for weight in layer.weights:
         value, name = np.asarray(keras.ops.convert_to_numpy(weight)), named.get(id(weight))
