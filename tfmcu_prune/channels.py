@@ -223,8 +223,8 @@ def _resolved(graph: graphs.Graph, fixed: Fixed) -> tuple[str, ...]:
             known = list(dict.fromkeys(name for call in graph.calls for name in (call.name, *call.parents)))
             close = difflib.get_close_matches(str(one), known, n=3) or known[:5]
             raise ValueError(
-                f"No layer of the model {graph.name!r} is {one!r}. Expected names of layers or of nested models, layers, "
-                f'a predicate, or "unsupported". The nearest names are: {", ".join(close)}.'
+                f"No layer of the model {graph.name!r} is {one!r}. Expected names of layers or of nested models, "
+                f'layers, a predicate, or "unsupported". The nearest names are: {", ".join(close)}.'
             )
         names.update(dict.fromkeys(found))
     return tuple(names)

@@ -154,6 +154,11 @@ def prelu(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
     return Flow(inputs[0], {"alpha": (*[None] * (inputs[0].ndim - 1), row)})
 
 
+def layer_scale(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
+    """A factor a channel."""
+    return Flow(inputs[0], {"gamma": (channel_row(inputs[0], labels, call),)})
+
+
 def embedding(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
     out = labels.new(call.layer.output_dim)
     weights: dict[str, Axes] = {"embeddings": (None, out)}
@@ -239,3 +244,6 @@ LAYERS: dict[type, Rule] = {
     **dict.fromkeys(_layers("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), merge),
     layers.Dot: keep,
 }
+
+UNEXPORTED: dict[str, Rule] = {"LayerScale": layer_scale, "StochasticDepth": same}
+"""Layers of keras.applications that Keras does not export, by the name of their class."""

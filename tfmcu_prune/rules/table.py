@@ -10,7 +10,7 @@ import keras
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.graph import Call
 from tfmcu_prune.rules.flow import Rule
-from tfmcu_prune.rules.layers import LAYERS
+from tfmcu_prune.rules.layers import LAYERS, UNEXPORTED
 from tfmcu_prune.rules.operations import OPERATIONS
 from tfmcu_prune.rules.sequence import SEQUENCE, time_distributed
 
@@ -84,8 +84,9 @@ def find_rule(layer: Any) -> Rule | None:
     """Return the rule of a layer or an operation, if there is one."""
     if type(layer) in TABLE:
         return TABLE[type(layer)]
-    own = type(layer).__module__.split(".")[0] == "keras" and not isinstance(layer, keras.Layer)
-    return OPERATIONS.get(type(layer).__name__) if own else None
+    if type(layer).__module__.split(".")[0] != "keras":
+        return None
+    return (UNEXPORTED if isinstance(layer, keras.Layer) else OPERATIONS).get(type(layer).__name__)
 
 
 def _no_rule(call: Call) -> str:
