@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tfmcu_prune.budget import Budget, Resources
@@ -33,23 +35,116 @@ def ramp(budget: Budget, start: Resources, progress: float) -> Budget:
     return Budget(**{k: b + int(max(getattr(start, k) - b, 0) * left) for k, b in limits.items()})
 
 
-def allocate(model: ResourceModel, budget: Budget) -> Array:
-    """Return the group sizes that maximise sum_g log n_g within the budget, int64, shape (groups,).
+def allocate(
+    model: ResourceModel, budget: Budget, salience: Array | None = None, *, power: float = 0.0, mass: float = 0.0
+) -> Array:
+    """Return the group sizes that maximise a concave utility within the budget, int64, shape (groups,).
 
-    While a budget is violated, channels are taken from the group with the least loss of log n_g for the relief of the
+        sum_g u(s_g(n_g)),   s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,   u(s) = (s^a - 1) / a
+
+    While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
     is within the budget by construction.
+
+    Args:
+        model: The resources in closed form.
+        budget: The budget.
+        salience: I, what each channel is worth, shape (channels,); it matters only where `mass` is not 0.
+        power: a. 0 is the logarithm, sum_g log n_g; below 0 the groups shrink more alike, above 0 less.
+        mass: m. 0 counts channels; 1 takes their salience, so that a group with much in few channels can shrink.
 
     Raises:
         BudgetError: The budget cannot be met with one channel a group.
 
     Source: ours; the concave utility keeps layers from collapsing (../shared/method.md).
     """
-    return _refill(model, budget, _shrink(model, budget))
+    worth = _utilities(model, salience, power, mass)
+    return _refill(model, budget, _shrink(model, budget, worth), worth)
 
 
-def _shrink(model: ResourceModel, budget: Budget) -> Array:
-    sizes = model.full()
+def rank_globally(model: ResourceModel, budget: Budget, salience: Array) -> Array:
+    """Return the group sizes that one threshold on the salience of all channels leaves, int64, shape (groups,).
+
+    The least salient channels of the whole model go until the budget holds, but the last one of a group stays; then
+    those that still fit come back, the most salient first.
+
+    Raises:
+        BudgetError: The budget cannot be met with one channel a group.
+
+    Source: the usual global ranking, for example Molchanov et al. 2019 (arXiv 1906.10771).
+    """
+    order = _removal_order(model, salience)
+    low, high = 0, len(order)
+    while low < high:  # costs only grow with the sizes
+        middle = (low + high) // 2
+        low, high = (low, middle) if _within(model, budget, _without(model, order[:middle])) else (middle + 1, high)
+    sizes = _without(model, order[:low])
+    if excess := over(evaluate(model, sizes), budget):
+        raise BudgetError(f"The budget {budget} cannot be met; {_describe(evaluate(model, sizes), excess)}.")
+    closed = np.zeros(len(sizes), bool)
+    for group in order[:low][::-1]:
+        sizes[group] += not closed[group]
+        if not closed[group] and not _within(model, budget, sizes):
+            sizes[group] -= 1
+            closed[group] = True
+    return sizes
+
+
+def scale_uniformly(model: ResourceModel, budget: Budget, salience: Array | None = None) -> Array:
+    """Return the sizes of the largest width multiplier within the budget, int64, shape (groups,).
+
+    Raises:
+        BudgetError: The budget cannot be met with one channel a group.
+    """
+    least = uniform(model, 0.0)
+    if excess := over(evaluate(model, least), budget):
+        raise BudgetError(f"The budget {budget} cannot be met; {_describe(evaluate(model, least), excess)}.")
+    return uniform(model, widest_share(lambda share: _within(model, budget, uniform(model, share))))
+
+
+def uniform(model: ResourceModel, share: float) -> Array:
+    """Return the sizes at a width multiplier between 0 and 1; at least one channel a group stays."""
+    return np.maximum(1, np.round(share * model.full())).astype(np.int64)
+
+
+def widest_share(fits: Callable[[float], bool]) -> float:
+    """Return the largest width multiplier in thousandths that fits, 0 if none does; found by bisection."""
+    low, high = 0, 1001
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle / 1000) else (low, middle)
+    return low / 1000
+
+
+def _removal_order(model: ResourceModel, salience: Array) -> Array:
+    """The groups that lose a channel, in the order of the salience of these channels."""
+    owners, values = [], []
+    for index, group in enumerate(model.groups):
+        values.append(np.sort(salience[group.channels])[:-1])
+        owners.append(np.full(len(values[-1]), index))
+    return np.concatenate(owners)[np.argsort(np.concatenate(values), kind="stable")]
+
+
+def _without(model: ResourceModel, removed: Array) -> Array:
+    return model.full() - np.bincount(removed, minlength=len(model.groups))
+
+
+def _within(model: ResourceModel, budget: Budget, sizes: Array) -> bool:
+    return not over(evaluate(model, sizes), budget)
+
+
+def _utilities(model: ResourceModel, salience: Array | None, power: float, mass: float) -> Array:
+    """Utility of 1, 2, ... channels of each group, shape (groups, largest group)."""
+    table = np.ones((len(model.groups), int(model.full().max(initial=1))))
+    for row, group in zip(table, model.groups, strict=True):
+        value = np.ones(group.size) if salience is None or mass == 0 else salience[group.channels] ** mass
+        sums = np.cumsum(np.sort(value)[::-1])
+        row[: group.size] = np.maximum(sums, 1e-12) / max(sums[-1], 1e-12)
+    return np.log(table) if power == 0 else (table**power - 1) / power
+
+
+def _shrink(model: ResourceModel, budget: Budget, worth: Array) -> Array:
+    sizes, every = model.full(), np.arange(len(model.groups))
     while excess := over(evaluate(model, sizes), budget):
         step = np.maximum(1, (sizes * _CHUNK).astype(np.int64))
         free = sizes > step
@@ -57,7 +152,7 @@ def _shrink(model: ResourceModel, budget: Budget) -> Array:
             raise BudgetError(f"The budget {budget} cannot be met; {_describe(evaluate(model, sizes), excess)}.")
         slopes = gradient(model, sizes)
         relief = sum(slopes[RESOURCES.index(name)] / getattr(budget, name) for name in excess)
-        loss = np.log(sizes) - np.log(np.maximum(sizes - step, 1))
+        loss = worth[every, sizes - 1] - worth[every, np.maximum(sizes - step, 1) - 1]
         score = np.where(free, loss / (step * relief + 1e-12), np.inf)
         sizes[int(np.argmin(score))] -= step[int(np.argmin(score))]
     return sizes
@@ -67,13 +162,14 @@ def _describe(resources: Resources, excess: dict[str, float]) -> str:
     return ", ".join(f"{name} is still {getattr(resources, name):,}" for name in excess)
 
 
-def _refill(model: ResourceModel, budget: Budget, sizes: Array) -> Array:
-    limits, full = budget.limits(), model.full()
+def _refill(model: ResourceModel, budget: Budget, sizes: Array, worth: Array) -> Array:
+    limits, full, every = budget.limits(), model.full(), np.arange(len(model.groups))
     open_groups = sizes < full
     while open_groups.any():
         slopes = gradient(model, sizes)
         cost = sum(slopes[RESOURCES.index(name)] / limit for name, limit in limits.items()) + 1e-12
-        gain = np.where(open_groups, np.log1p(1 / sizes) / cost, -np.inf)
+        more = worth[every, np.minimum(sizes, full - 1)] - worth[every, sizes - 1]
+        gain = np.where(open_groups, more / cost, -np.inf)
         best = int(np.argmax(gain))
         sizes[best] += 1
         if over(evaluate(model, sizes), budget):  # costs only grow, so this group is done

@@ -39,7 +39,7 @@ class PruneCallback(keras.callbacks.Callback):
         end: Step at which the mask is frozen. Default: 50 % of its steps.
         strength: Price of all the channels on their way out together, in units of the loss; 0 is no regularizer.
         salience: `(channels, gates) -> array`: what each channel is worth.
-        allocation: `(resource_model, budget) -> sizes`: how many channels each group keeps.
+        allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
 
@@ -58,7 +58,7 @@ class PruneCallback(keras.callbacks.Callback):
         *,
         strength: float = 0.1,
         salience: Callable[[Channels, Array], Array] = weight_norm,
-        allocation: Callable[[ResourceModel, Budget], Array] = allocate,
+        allocation: Callable[[ResourceModel, Budget, Array], Array] = allocate,
         regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,
         measure: Callable[[keras.Model], Resources] | None = None,
     ) -> None:
@@ -74,7 +74,6 @@ class PruneCallback(keras.callbacks.Callback):
         self._channels = channels_of(gated)
         self._resources = resource_model(self._channels)
         self._budget = gates_of(gated).budget
-        self._affordable = self.allocation(self._resources, self._budget)
         self._step = self._epoch_start = self._first = self._next = 0
         self._every = 1
         self._last: int | None = None
@@ -128,7 +127,7 @@ class PruneCallback(keras.callbacks.Callback):
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
         worth = self._worth()
         mask = self._choose(worth, ramp(self._budget, start, progress))
-        final = choose(self._resources, worth, self._affordable)
+        final = self._choose(worth, self._budget)
         layer = gates_of(self.model)
         layer.mask.assign(mask.astype("float32"))
         layer.price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
@@ -138,7 +137,7 @@ class PruneCallback(keras.callbacks.Callback):
         return self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset))
 
     def _choose(self, worth: Array, budget: Budget) -> Array:
-        return choose(self._resources, worth, self.allocation(self._resources, budget))
+        return choose(self._resources, worth, self.allocation(self._resources, budget, worth))
 
     def _freeze(self) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -32,6 +32,49 @@ def weight_norm(channels: Channels, gates: Array) -> Array:
         np.add.at(total, labels, norms / mean if mean > 0 else norms)
         np.add.at(places, labels, 1)
     return np.abs(gates) * (total / np.maximum(places, 1))[:-1]
+
+
+def batch_norm_scale(channels: Channels, gates: Array) -> Array:
+    """Return the salience of each channel from the scales of the batch normalizations it runs through.
+
+    I_c = |gate_c gamma_c|, averaged over the layers; a channel without one has that of `weight_norm`.
+
+    Args:
+        channels: The channels of a model, with its layers.
+        gates: What the channel's readers multiply it by, shape (channels,).
+
+    Source: Liu et al. 2017, Network Slimming (arXiv 1708.06519).
+    """
+    total, places = np.zeros(channels.count + 1), np.zeros(channels.count + 1)
+    for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
+        if isinstance(call.layer, keras.layers.BatchNormalization) and call.layer.scale:
+            np.add.at(total, flow.weights["gamma"][0], np.abs(keras.ops.convert_to_numpy(call.layer.gamma)))
+            np.add.at(places, flow.weights["gamma"][0], 1)
+    scale = np.abs(gates) * (total / np.maximum(places, 1))[:-1]
+    return np.where(places[:-1] > 0, scale, weight_norm(channels, gates))
+
+
+def gate_gradient(optimizer: keras.Optimizer) -> Callable[[Channels, Array], Array]:
+    """Return the first-order Taylor salience: the squared gradient of the loss by each channel's gate.
+
+    I_c <- rho I_c + (1 - rho) (dL/dgate_c)^2 is what Adam keeps of the gates anyway, so that it costs nothing.
+
+    Args:
+        optimizer: The Adam or AdamW that trains the gated model.
+
+    Source: Molchanov et al. 2019 (arXiv 1906.10771), equation 8, averaged as Adam does (arXiv 1412.6980).
+    """
+
+    def salience(channels: Channels, gates: Array) -> Array:
+        found = [v for v in optimizer.variables if v.path.endswith("channel_gates_offset_velocity")]
+        if len(found) != 1:
+            raise ValueError(
+                "Expected the built Adam or AdamW of a gated model, which keeps the squared gradient of the gates. "
+                f"Received: {optimizer!r} with {len(found)} such variables."
+            )
+        return np.asarray(keras.ops.convert_to_numpy(found[0]), np.float64) * np.square(gates)
+
+    return salience
 
 
 def _norms(channels: Channels) -> Iterator[tuple[Array, Array]]:

@@ -1,0 +1,1 @@
+"""The benchmark: tasks, methods, measurement and reports behind tools/benchmark.py."""

@@ -1,0 +1,78 @@
+"""What a trained model does and costs as an int8 file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import tfmcu_prune
+from tfmcu_prune import Budget, tflm
+from tfmcu_prune.datasets import Dataset
+
+CALIBRATION = 200  # training samples
+SAMPLE = 200  # samples on which LiteRT must agree with TFLM
+TFLM_WORK = 2_000_000_000  # MACs that TFLM is let run, about a minute
+
+
+def measure(model: keras.Model, data: Dataset, budget: Budget) -> dict[str, Any]:
+    """Convert a model, hold it to the budget, and return its accuracies and its footprint.
+
+    Raises:
+        BudgetError: The file is over the budget.
+    """
+    file = tfmcu_prune.convert(model, data.x_train[:CALIBRATION])
+    cost = tfmcu_prune.footprint(file)
+    cost.require(budget)
+    accuracy, engine = int8_accuracy(file, cost.macs, data.x_test, data.y_test)
+    plain = keras.models.clone_model(model)
+    plain.set_weights(model.get_weights())
+    parts = {part: _accuracy(plain, getattr(data, f"x_{part}"), getattr(data, f"y_{part}")) for part in ("val", "test")}
+    return {
+        "int8": accuracy, "engine": engine, **parts,
+        "arena": cost.arena, "flash": cost.flash, "macs": cost.macs, "widths": widths(model),
+    }  # fmt: skip
+
+
+def int8_accuracy(file: bytes, macs: int, x: Any, y: Any) -> tuple[float, str]:
+    """Return the accuracy and what it was measured on: TFLM, or LiteRT where TFLM would take too long.
+
+    LiteRT counts only if it gives the same outputs as TFLM, to the bit, on a sample.
+    """
+    if macs * len(x) <= TFLM_WORK:
+        return float(np.mean(tflm.run(file, x).argmax(-1) == y)), "tflm"
+    exact, fast = tflm.run(file, x[:SAMPLE]), litert(file, x[:SAMPLE])
+    if not np.array_equal(exact, fast):
+        return float(np.mean(tflm.run(file, x).argmax(-1) == y)), "tflm"
+    return float(np.mean(litert(file, x).argmax(-1) == y)), "litert"
+
+
+def litert(file: bytes, x: Any) -> Any:
+    """Run samples through a single-input int8 model on LiteRT's integer kernels, quantized as tflm.run does it."""
+    interpreter = Interpreter(
+        model_content=file, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    interpreter.allocate_tensors()
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero = source["quantization"]
+    scaled = np.asarray(x, np.float32) / np.float32(scale)
+    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + zero
+    samples, results = np.clip(rounded, -128, 127).astype(np.int8), []
+    for index in range(len(samples)):
+        interpreter.set_tensor(source["index"], samples[index : index + 1])
+        interpreter.invoke()
+        results.append(interpreter.get_tensor(sink["index"])[0])
+    scale, zero = sink["quantization"]
+    return (np.array(results).astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+
+def widths(model: keras.Model) -> list[int]:
+    """Return the output channels of each layer with a kernel, depthwise ones left out."""
+    kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)
+    return [int(layer.output.shape[-1]) for layer in model.layers if isinstance(layer, kinds)]
+
+
+def _accuracy(model: keras.Model, x: Any, y: Any) -> float:
+    return float(np.mean(model.predict(x, batch_size=256, verbose=0).argmax(-1) == y))

@@ -1,0 +1,253 @@
+"""The methods that are compared: each is a function of a job that returns a plain, trained Keras model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+import tfmcu_prune
+from bench import networks
+from bench.penalty import Penalty, straight_through
+from bench.tasks import Recipe
+from bench.training import Teacher, fit
+from tfmcu_prune import Budget, PruneCallback
+from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
+from tfmcu_prune.channels import Channels
+from tfmcu_prune.datasets import Dataset
+from tfmcu_prune.salience import batch_norm_scale, gate_gradient, weight_norm
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Args:
+        network: `() -> model` with new random weights, softmax at the end.
+        data: The data set.
+        recipe: How it is trained.
+        budget: What the result may cost.
+        epochs: Of this training.
+        seed: Of weights, batches and choices.
+        trained: The dense network, trained, in scenario B; `None` in scenario A.
+        before: Epochs that `trained` has behind it.
+        jit: As `jit_compile` of Keras.
+    """
+
+    network: Callable[[], keras.Model]
+    data: Dataset
+    recipe: Recipe
+    budget: Budget
+    epochs: int
+    seed: int
+    trained: keras.Model | None = None
+    before: int = 0
+    jit: bool | str = "auto"
+
+    def start(self) -> keras.Model:
+        """Return the network that the training starts from."""
+        return self.network() if self.trained is None else self.trained
+
+    def train(
+        self,
+        model: keras.Model,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        epochs: int | None = None,
+        teacher: Teacher | None = None,
+    ) -> keras.Model:
+        """Train a model on the job's data; return it."""
+        count = self.epochs if epochs is None else epochs
+        fit(
+            model, self.data, self.recipe, epochs=count, seed=self.seed, callbacks=callbacks, jit=self.jit,
+            teacher=teacher,
+        )  # fmt: skip
+        return model
+
+    def step(self, part: float) -> int:
+        """Return the step at a part of the training."""
+        return round(part * self.epochs * (len(self.data.x_train) // self.recipe.batch_size))
+
+
+Method = Callable[..., keras.Model]
+
+ALLOCATIONS: dict[str, Callable[..., Any]] = {"concave": allocate, "global": rank_globally, "uniform": scale_uniformly}
+
+
+def dense(job: Job) -> keras.Model:
+    """The unpruned network."""
+    return job.train(job.network()) if job.trained is None else job.trained
+
+
+def dense_extra(job: Job) -> keras.Model:
+    """The unpruned network, trained for the same extra epochs: what is gained by training alone."""
+    return job.train(job.start())
+
+
+def uniform(job: Job) -> keras.Model:
+    """The uniformly thinner network of the largest width that fits, from scratch, for the same total epochs."""
+    return job.train(networks.widest(job.network(), job.budget), epochs=job.before + job.epochs)
+
+
+def scratch(job: Job) -> keras.Model:
+    """The sizes that our allocation leaves, from scratch, for the same total epochs."""
+    model = job.network()
+    gated = tfmcu_prune.prunable(model, job.budget)
+    callback = PruneCallback(begin=0, end=0)
+    callback.set_model(gated)
+    callback.set_params({"epochs": 1, "steps": 1})
+    callback.on_train_begin()
+    callback.on_train_end()
+    thin = networks.resized(model, networks.sizes_of(model, tfmcu_prune.get_mask(gated)))
+    return job.train(thin, epochs=job.before + job.epochs)
+
+
+def ours(
+    job: Job,
+    *,
+    begin: float = 0.1,
+    end: float = 0.5,
+    strength: float = 0.1,
+    salience: str = "norm",
+    allocation: str = "concave",
+    power: float = 0.0,
+    mass: float = 0.0,
+    distill: float = 0.0,
+) -> keras.Model:
+    """PruneCallback; every option is one of its parts.
+
+    Args:
+        begin: Part of the training at which pruning begins.
+        end: Part at which the mask is frozen.
+        strength: Of the regularizer.
+        salience: "norm", "gamma", "taylor", "norm_taylor", "random".
+        allocation: "concave", "global", "uniform".
+        power: Of the concave utility.
+        mass: Of the concave utility.
+        distill: Part of the labels that the given network teaches; scenario B only.
+    """
+    gated = tfmcu_prune.prunable(job.start(), job.budget)
+    options = {"power": power, "mass": mass} if allocation == "concave" else {}
+    callback = PruneCallback(
+        job.step(begin),
+        job.step(end),
+        strength=strength,
+        salience=_salience(salience, gated, job.seed),
+        allocation=functools.partial(ALLOCATIONS[allocation], **options),
+    )
+    return tfmcu_prune.strip(job.train(gated, [callback], teacher=_teacher(job) if distill else None))
+
+
+def one_shot_l2(job: Job) -> keras.Model:
+    """Global ranking by the kernels' norms, all at once, then fine-tuning: halfway, or at the start in scenario B."""
+    part = 0.0 if job.trained is not None else 0.5
+    return ours(job, begin=part, end=part, strength=0.0, allocation="global")
+
+
+def cubic_l2(job: Job) -> keras.Model:
+    """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
+    return ours(job, strength=0.0, allocation="global")
+
+
+def taylor(job: Job) -> keras.Model:
+    """Global ranking by the squared gradients of the gates along a cubic ramp."""
+    return ours(job, strength=0.0, allocation="global", salience="taylor")
+
+
+def random(job: Job) -> keras.Model:
+    """Our sizes, but random channels."""
+    return ours(job, strength=0.0, salience="random")
+
+
+def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0, rate: float = 0.02) -> keras.Model:
+    """Straight-through per-channel gates under a penalty with dual ascent (PIT-like), then projected."""
+    gated = straight_through(tfmcu_prune.prunable(job.start(), job.budget))
+    return _penalized(job, gated, Penalty(end, strength=strength, rate=rate), end)
+
+
+def morphnet(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Model:
+    """L1 on scales weighted by marginal cost, then a global ranking by the scales (MorphNet-like)."""
+    gated = tfmcu_prune.prunable(job.start(), job.budget)
+    return _penalized(job, gated, Penalty(end, strength=strength, fixed=True), end)
+
+
+def _penalized(job: Job, gated: keras.Model, penalty: Penalty, end: float) -> keras.Model:
+    step = job.step(end)
+    freeze = PruneCallback(step, step, strength=0.0, salience=_gate_size, allocation=rank_globally)
+    return tfmcu_prune.strip(job.train(gated, [freeze, penalty]))
+
+
+METHODS: dict[str, Method] = {
+    "dense": dense,
+    "dense_extra": dense_extra,
+    "ours": ours,
+    "uniform": uniform,
+    "scratch": scratch,
+    "one_shot_l2": one_shot_l2,
+    "cubic_l2": cubic_l2,
+    "taylor": taylor,
+    "random": random,
+    "straight_through": st_gates,
+    "morphnet": morphnet,
+}
+
+
+def parse(spec: str) -> tuple[Method, dict[str, Any]]:
+    """Return the function and the options of "name" or "name:option=value+option=value".
+
+    Example:
+        >>> parse("ours:strength=0+salience=gamma")[1]
+        {'strength': 0.0, 'salience': 'gamma'}
+    """
+    name, _, rest = spec.partition(":")
+    if name not in METHODS:
+        raise ValueError(f"Unknown method: expected one of {', '.join(METHODS)}. Received: {name!r}")
+    pairs = (option.split("=", 1) for option in rest.split("+") if option)
+    return METHODS[name], {key: _number(value) for key, value in pairs}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _gate_size(channels: Channels, gates: Any) -> Any:
+    return np.abs(gates)
+
+
+def _salience(name: str, gated: keras.Model, seed: int) -> Callable[[Channels, Any], Any]:
+    if name == "norm":
+        return weight_norm
+    if name == "gamma":
+        return batch_norm_scale
+    if name == "random":
+        return lambda channels, gates: np.random.default_rng(seed).random(channels.count)
+    if name in ("taylor", "norm_taylor"):
+        return lambda channels, gates: _taylor(channels, gates, gated, name == "norm_taylor")
+    raise ValueError(f"Expected the salience norm, gamma, taylor, norm_taylor or random. Received: {name!r}")
+
+
+def _taylor(channels: Channels, gates: Any, gated: keras.Model, with_norm: bool) -> Any:
+    """Squared gradient of the gates, each relative to the mean of its group when it is combined with the norm."""
+    salience = gate_gradient(gated.optimizer)(channels, gates)
+    if not with_norm:
+        return salience
+    relative = np.empty_like(salience)
+    for group in channels.groups:
+        mean = salience[group.channels].mean()
+        relative[group.channels] = np.sqrt(salience[group.channels] / max(mean, 1e-30))
+    return np.sqrt(relative * weight_norm(channels, gates))
+
+
+def _teacher(job: Job) -> Teacher:
+    if job.trained is None:
+        raise ValueError("Only scenario B has a trained network to learn from; expected distill=0 in scenario A.")
+    teacher = keras.models.clone_model(job.trained)
+    teacher.set_weights(job.trained.get_weights())
+    return lambda x: keras.ops.convert_to_numpy(teacher.predict_on_batch(x))

@@ -1,0 +1,84 @@
+"""Networks at any group sizes, and budgets as shares of what a network costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+import tfmcu_prune
+from tfmcu_prune import Budget, zoo
+from tfmcu_prune.allocation import choose, uniform, widest_share
+from tfmcu_prune.budget import Resources
+from tfmcu_prune.callback import converted_cost
+from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.resources import RESOURCES, floor, over, resource_model
+
+VGG7 = (48, 96, 96, 192, 192, 256, 256)
+
+
+def vgg7(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = VGG7) -> keras.Model:
+    """Build a VGG of seven convolutions for 32 x 32 images, 1.7 M weights, of the class of ResNet-9."""
+    inputs = x = keras.Input(tuple(input_shape))
+    for i, width in enumerate(widths, start=1):
+        x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"conv{i}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"conv{i}_bn")(x)
+        x = keras.layers.ReLU(name=f"conv{i}_relu")(x)
+        if i in (2, 4, 6):
+            x = keras.layers.MaxPooling2D(name=f"pool{i // 2}")(x)
+    x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax", name="classifier")(x), name="vgg7")
+
+
+NETWORKS: dict[str, Callable[..., keras.Model]] = {**zoo.NETWORKS, "vgg7": vgg7}
+
+LEVELS: dict[str, dict[str, float]] = {
+    "loose": {"arena": 0.5, "flash": 0.4, "macs": 0.4},
+    "tight": {"arena": 0.3, "flash": 0.13, "macs": 0.13},
+    "extreme": {"arena": 0.12, "flash": 0.03, "macs": 0.03},
+}
+
+
+def resized(model: keras.Model, sizes: Sequence[int]) -> keras.Model:
+    """Return a network like `model` with `sizes` channels a group and new random weights."""
+    gated = tfmcu_prune.prunable(model)
+    forms = resource_model(channel_groups(model))
+    mask = choose(forms, np.zeros(sum(group.size for group in forms.groups)), np.asarray(sizes))
+    tfmcu_prune.set_mask(gated, mask)
+    return keras.models.clone_model(tfmcu_prune.strip(gated))
+
+
+def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:
+    """Return the group sizes that a mask leaves of a network."""
+    return [int(mask[group.channels].sum()) for group in channel_groups(dense).groups]
+
+
+def widest(model: keras.Model, budget: Budget) -> keras.Model:
+    """Return the uniformly thinner network of the largest width multiplier whose .tflite fits the budget."""
+    forms = resource_model(channel_groups(model))
+
+    def fits(share: float) -> bool:
+        return not over(converted_cost(resized(model, uniform(forms, share))), budget)
+
+    share = widest_share(fits)
+    if not fits(share):
+        raise tfmcu_prune.BudgetError(f"No uniformly thinner network fits {budget}.")
+    return resized(model, uniform(forms, share))
+
+
+def budget_at(model: keras.Model, level: str) -> Budget:
+    """Return a budget between what the network costs and the floor under it, with every group at one channel.
+
+    B = floor + share (dense - floor), all of the .tflite: so every budget can be met, and shares compare over networks
+    of different overhead.
+    """
+    forms = resource_model(channel_groups(model))
+    dense, least = converted_cost(keras.models.clone_model(model)), floor(forms)
+    shares = LEVELS[level]
+    return Budget(**{k: _between(dense, least, k, shares[k]) for k in RESOURCES})
+
+
+def _between(dense: Resources, least: Resources, name: str, share: float) -> int:
+    low, high = getattr(least, name), getattr(dense, name)
+    return round(low + share * (high - low))

@@ -1,0 +1,62 @@
+"""Accuracy against each resource, all methods in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.results import Result, cells, mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which any colour vision tells apart: https://jfly.uni-koeln.de/color/
+COLOURS = ("#d55e00", "#000000", "#0072b2", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#999999")
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*", "h")
+RESOURCES = (("arena", "arena, KiB", 1024), ("flash", "flash, KiB", 1024), ("macs", "MACs, thousands", 1000))
+
+
+def pareto(results: Sequence[Result]) -> Figure:
+    """Draw int8 accuracy against arena, flash and MACs: a row a task, network and scenario, a mark a method and budget.
+
+    Bars are the spread over seeds; a line joins a method's budgets.
+
+    Raises:
+        ValueError: No results.
+    """
+    from matplotlib.figure import Figure
+
+    found = cells(results)
+    if not found:
+        raise ValueError("Expected results of at least one budget. Received: none")
+    rows = list(dict.fromkeys((*key[:3], *key[4:]) for key in found))
+    methods = list(dict.fromkeys(method for cell in found.values() for method in cell))
+    figure = Figure(figsize=(13, 4.2 * len(rows) + 0.8), layout="constrained", dpi=130)
+    axes = figure.subplots(len(rows), 3, squeeze=False, sharey="row")
+    for row, line in zip(rows, axes, strict=True):
+        mine = [cell for key, cell in found.items() if (*key[:3], *key[4:]) == row]
+        for (name, label, unit), ax in zip(RESOURCES, line, strict=True):
+            for index, method in enumerate(methods):
+                _draw(ax, [cell[method] for cell in mine if method in cell], index, method, name, unit)
+            ax.set_xscale("log")
+            ax.set_xlabel(label)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.grid(color="#e6e6e6")
+            ax.set_axisbelow(True)
+        task, network, scenario, epochs, samples = row
+        line[0].set_ylabel("int8 accuracy, %")
+        line[0].set_title(f"{task}, {network}, scenario {scenario}, {epochs} epochs of {samples:,}", loc="left")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    return figure
+
+
+def _draw(ax, points: Sequence[list[Result]], index: int, method: str, name: str, unit: int) -> None:  # type: ignore[no-untyped-def]
+    points = sorted(points, key=lambda runs: mean(runs, name))
+    x = [mean(runs, name) / unit for runs in points]
+    y = [100 * mean(runs, "int8") for runs in points]
+    low = [v - 100 * min(run["int8"] for run in runs) for v, runs in zip(y, points, strict=True)]
+    high = [100 * max(run["int8"] for run in runs) - v for v, runs in zip(y, points, strict=True)]
+    ax.errorbar(
+        x, y, yerr=[low, high], label=method, color=COLOURS[index % len(COLOURS)], capsize=2,
+        marker=MARKERS[index % len(MARKERS)], markersize=6, linewidth=1,
+    )  # fmt: skip

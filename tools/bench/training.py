@@ -1,0 +1,103 @@
+"""Training, the same for every method: batches with augmentation on the fly, optimizer, schedule, fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from bench.tasks import Recipe
+from tfmcu_prune.datasets import Dataset
+
+Teacher = Callable[[Any], Any]
+"""`(samples) -> class probabilities`."""
+
+
+class Batches(keras.utils.PyDataset):
+    """Augmented batches with smoothed one-hot labels, in a new order every epoch.
+
+    Args:
+        data: The data set; its training part is used.
+        recipe: Batch size, augmentation, smoothing.
+        seed: Of the order and the augmentation.
+        teacher: Its predictions are mixed into the labels.
+        share: Part of the teacher in the labels.
+    """
+
+    def __init__(
+        self, data: Dataset, recipe: Recipe, seed: int, *, teacher: Teacher | None = None, share: float = 0.5
+    ) -> None:
+        super().__init__()
+        self._data, self._recipe, self._teacher, self._share = data, recipe, teacher, share
+        self._rng = np.random.default_rng(seed)
+        smooth = recipe.smoothing / data.classes
+        self._targets = (np.eye(data.classes) * (1 - recipe.smoothing) + smooth).astype(np.float32)
+        self._mirrored = self._rng.random(len(data.x_train)) < 0.5
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return len(self._data.x_train) // self._recipe.batch_size
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        size = self._recipe.batch_size
+        chosen = self._order[index * size : (index + 1) * size]
+        x = self._data.x_train[chosen]
+        if self._recipe.flip:
+            x = np.where(self._mirrored[chosen][:, None, None, None], x[:, :, ::-1], x)
+        x = moved(x, self._recipe.shift, self._rng)
+        y = self._targets[self._data.y_train[chosen]]
+        if self._teacher is not None:
+            y = (1 - self._share) * y + self._share * self._teacher(x)
+        return x, y
+
+    def on_epoch_end(self) -> None:
+        self._order = self._rng.permutation(len(self._data.x_train))
+        self._mirrored = ~self._mirrored
+
+
+def moved(x: Any, shift: tuple[int, int], rng: np.random.Generator) -> Any:
+    """Move each sample of shape (height, width, channels) by up to `shift`, zeros coming in."""
+    if not any(shift):
+        return x
+    count, height, width, _ = x.shape
+    (rows, columns), batch = shift, np.arange(count)[:, None, None]
+    padded = np.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    down = rng.integers(0, 2 * rows + 1, count)[:, None] + np.arange(height)
+    right = rng.integers(0, 2 * columns + 1, count)[:, None] + np.arange(width)
+    return padded[batch, down[:, :, None], right[:, None, :]]
+
+
+def optimizer(recipe: Recipe, steps: int, *, warmup: float = 0.15) -> keras.Optimizer:
+    """Return the recipe's optimizer with a one-cycle schedule over `steps` steps."""
+    rise = max(1, int(warmup * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        recipe.learning_rate / 10, max(steps - rise, 1), warmup_target=recipe.learning_rate, warmup_steps=rise
+    )
+    if recipe.optimizer == "sgd":
+        made: Any = keras.optimizers.SGD(schedule, 0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    elif recipe.optimizer == "adamw":
+        made = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    else:
+        raise ValueError(f'Expected the optimizer "adamw" or "sgd". Received: {recipe.optimizer!r}')
+    made.exclude_from_weight_decay(var_names=["offset", "bias", "gamma", "beta"])
+    return made
+
+
+def fit(
+    model: keras.Model,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    jit: bool | str = "auto",
+    teacher: Teacher | None = None,
+) -> None:
+    """Train a model that ends in softmax; `callbacks` see an ordinary fit."""
+    batches = Batches(data, recipe, seed, teacher=teacher)
+    made = optimizer(recipe, epochs * len(batches))
+    model.compile(made, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
+    model.fit(batches, epochs=epochs, verbose=0, callbacks=list(callbacks))

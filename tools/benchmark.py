@@ -1,0 +1,169 @@
+"""Compares ways of fitting a network to a microcontroller: the same data, recipe, epochs and exact budget for all.
+
+Every run adds a line to the results file, and a run that is there already is not repeated: a benchmark that was stopped
+goes on where it ended. The test split is looked at once a run, at its end; choices are made on `val`.
+
+    python tools/benchmark.py --grid quick
+    python tools/benchmark.py --grid small --piece 1/10 --data ../shared/data
+    KERAS_BACKEND=jax python tools/benchmark.py --grid large --data ../shared/data
+    python tools/benchmark.py --task speech --network ds_cnn --scenario B --level tight --epochs 12 --tune 4 \\
+        --methods uniform,ours,ours:strength=0 --seeds 3
+    python tools/benchmark.py --report
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import app, flags
+from bench import grids, networks, results, tasks
+from bench.measure import measure
+from bench.methods import Job, parse
+from bench.pareto import pareto
+
+from tfmcu_prune import Budget
+from tfmcu_prune.datasets import Dataset
+from tfmcu_prune.files import replacing
+
+_GRID = flags.DEFINE_enum("grid", None, list(grids.GRIDS), "A set of runs; without it the flags below make one cell.")
+_PIECE = flags.DEFINE_string("piece", "1/1", "Which piece of the grid, as k/n.")
+_TASK = flags.DEFINE_enum("task", "fashion-mnist", list(tasks.TASKS), "Task of the one cell.")
+_NETWORK = flags.DEFINE_enum("network", "vgg_small", list(networks.NETWORKS), "Network of the one cell.")
+_SCENARIO = flags.DEFINE_enum("scenario", "A", ["A", "B"], "A: prune while training from scratch. B: a trained net.")
+_LEVEL = flags.DEFINE_enum("level", "tight", list(networks.LEVELS), "Budget.")
+_EPOCHS = flags.DEFINE_integer("epochs", 6, "Epochs of the dense training.")
+_TUNE = flags.DEFINE_integer("tune", 2, "Epochs of the compression, scenario B.")
+_SAMPLES = flags.DEFINE_integer("samples", None, "Training samples at most.")
+_METHODS = flags.DEFINE_list("methods", None, "Methods, each with options as method:option=value+option=value.")
+_SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
+_DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
+_RESULTS = flags.DEFINE_string("results", "tools/benchmark_results/results.jsonl", "The results file.")
+_CACHE = flags.DEFINE_string("cache", "build/benchmark", "Folder of the trained dense networks of scenario B.")
+_REPORT = flags.DEFINE_bool("report", False, "Only write the table and the picture beside the results file.")
+_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile of Keras.")
+_POLICY = flags.DEFINE_string("policy", "float32", "Dtype policy: mixed_bfloat16 where the machine is fast at it.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all runs.
+
+    Args:
+        data: Folder of the packed data sets.
+        cache: Folder of trained dense networks.
+        jit: As `jit_compile` of Keras.
+    """
+
+    data: Path
+    cache: Path
+    jit: bool | str = "auto"
+
+
+@functools.cache
+def _data(task: str, folder: Path, samples: int | None) -> Dataset:
+    return tasks.load(task, folder, limit=samples)
+
+
+def _network(cell: grids.Cell, data: Dataset) -> keras.Model:
+    return networks.NETWORKS[cell.network](data.input_shape, data.classes)
+
+
+@functools.cache
+def _budget(cell: grids.Cell, shape: tuple[int, ...], classes: int) -> Budget:
+    return networks.budget_at(networks.NETWORKS[cell.network](shape, classes), cell.level)
+
+
+def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result:
+    """Train by one method and measure the outcome."""
+    cell, (method, options) = run.cell, parse(run.method)
+    free = run.method in ("dense", "dense_extra")
+    budget = Budget() if free else _budget(cell, data.input_shape, data.classes)
+    job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
+              run.seed, jit=settings.jit)  # fmt: skip
+    if cell.scenario == "B":
+        job = replace(job, trained=_trained(run, settings, job), before=cell.epochs, epochs=cell.tune)
+    keras.utils.set_random_seed(run.seed)
+    start = time.perf_counter()
+    model = method(job, **options)
+    seconds = time.perf_counter() - start
+    return {**_key(run, data), "budget": budget.limits(), **measure(model, data, budget), "seconds": round(seconds, 1)}
+
+
+def _key(run: grids.Run, data: Dataset) -> results.Result:
+    cell = run.cell
+    level = "none" if run.method in ("dense", "dense_extra") else cell.level
+    epochs = f"{cell.epochs}+{cell.tune}" if cell.scenario == "B" else str(cell.epochs)
+    return {"task": cell.task, "network": cell.network, "scenario": cell.scenario, "level": level,
+            "method": run.method, "seed": run.seed, "epochs": epochs, "samples": len(data.x_train)}  # fmt: skip
+
+
+def _trained(run: grids.Run, settings: Settings, job: Job) -> keras.Model:
+    """The dense network of this seed, trained: from the cache, or into it."""
+    cell = run.cell
+    name = f"{cell.task}-{cell.network}-{cell.epochs}-{len(job.data.x_train)}-{run.seed}-{keras.config.dtype_policy().name}"
+    path = settings.cache / f"{name}.weights.h5"
+    keras.utils.set_random_seed(run.seed)
+    model = job.network()
+    if not path.exists():
+        job.train(model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"partial-{path.name}")
+        model.save_weights(partial)
+        partial.replace(path)
+    model.load_weights(path)
+    return model
+
+
+def go(todo: list[grids.Run], settings: Settings, path: Path) -> None:
+    """Do the runs that the results file lacks."""
+    done = {results.key(result) for result in results.read(path)}
+    for run in todo:
+        data = _data(run.cell.task, settings.data, run.cell.samples)
+        if results.key(_key(run, data)) in done:
+            continue
+        result = execute(run, settings, data)
+        results.append(path, result)
+        done.add(results.key(result))
+        print(json.dumps(result), flush=True)
+        keras.backend.clear_session()
+
+
+def report(path: Path) -> None:
+    """Write table.md and pareto.png beside the results file."""
+    found = results.read(path)
+    with replacing(path.with_name("table.md")) as file:
+        file.write_text(results.markdown(found))
+    with replacing(path.with_name("pareto.png")) as file:
+        pareto(found).savefig(file, format="png")
+
+
+def chosen() -> list[grids.Run]:
+    """The runs that the flags ask for."""
+    if _GRID.value:
+        cells, seeds = grids.GRIDS[_GRID.value]
+    else:
+        tune = _TUNE.value if _SCENARIO.value == "B" else 0
+        cells, seeds = [grids.Cell(_TASK.value, _NETWORK.value, _SCENARIO.value, _LEVEL.value, _EPOCHS.value, tune,
+                                   _SAMPLES.value)], 3  # fmt: skip
+    runs = list(grids.runs(cells, _SEEDS.value or seeds, _METHODS.value))
+    number, _, count = _PIECE.value.partition("/")
+    return grids.piece(runs, int(number), int(count))
+
+
+def main(_: list[str]) -> None:
+    path = Path(_RESULTS.value)
+    if not _REPORT.value:
+        keras.config.set_dtype_policy(_POLICY.value)
+        jit: Any = {"auto": "auto", "true": True, "false": False}[_JIT.value]
+        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), jit), path)
+    report(path)
+
+
+if __name__ == "__main__":
+    app.run(main)
