@@ -36,7 +36,7 @@ def ramp(budget: Budget, start: Resources, progress: float) -> Budget:
 
 
 def allocate(
-    model: ResourceModel, budget: Budget, salience: Array | None = None, *, power: float = 0.0, mass: float = 0.0
+    model: ResourceModel, budget: Budget, salience: Array | None = None, *, power: float = -1.0, mass: float = 0.0
 ) -> Array:
     """Return the group sizes that maximise a concave utility within the budget, int64, shape (groups,).
 
@@ -44,19 +44,21 @@ def allocate(
 
     While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
-    is within the budget by construction.
+    is within the budget by construction, and each group keeps its minimum and its multiple.
 
     Args:
         model: The resources in closed form.
         budget: The budget.
         salience: I, what each channel is worth, shape (channels,); it matters only where `mass` is not 0.
-        power: a. 0 is the logarithm, sum_g log n_g; below 0 the groups shrink more alike, above 0 less.
+        power: a. 0 is the logarithm, sum_g log n_g; the further below 0 it is, the more the groups shrink alike.
         mass: m. 0 counts channels; 1 takes their salience, so that a group with much in few channels can shrink.
 
     Raises:
-        BudgetError: The budget cannot be met with one channel a group.
+        BudgetError: The budget cannot be met with every group at its minimum.
 
-    Source: ours; the concave utility keeps layers from collapsing (../shared/method.md).
+    Source: the alpha-fair utilities of Mo & Walrand 2000 with alpha = 1 - a. The concave utility keeps layers from
+        collapsing; the logarithm of ../shared/method.md makes wide and narrow layers take turns, because the cost of
+        a layer is the product of two widths.
     """
     worth = _utilities(model, salience, power, mass)
     return _refill(model, budget, _shrink(model, budget, worth), worth)
@@ -65,11 +67,11 @@ def allocate(
 def rank_globally(model: ResourceModel, budget: Budget, salience: Array) -> Array:
     """Return the group sizes that one threshold on the salience of all channels leaves, int64, shape (groups,).
 
-    The least salient channels of the whole model go until the budget holds, but the last one of a group stays; then
+    The least salient channels of the whole model go until the budget holds, but the minimum of a group stays; then
     those that still fit come back, the most salient first.
 
     Raises:
-        BudgetError: The budget cannot be met with one channel a group.
+        BudgetError: The budget cannot be met with every group at its minimum.
 
     Source: the usual global ranking, for example Molchanov et al. 2019 (arXiv 1906.10771).
     """
@@ -87,14 +89,14 @@ def rank_globally(model: ResourceModel, budget: Budget, salience: Array) -> Arra
         if not closed[group] and not _within(model, budget, sizes):
             sizes[group] -= 1
             closed[group] = True
-    return sizes
+    return _allowed(model, sizes)
 
 
 def scale_uniformly(model: ResourceModel, budget: Budget, salience: Array | None = None) -> Array:
     """Return the sizes of the largest width multiplier within the budget, int64, shape (groups,).
 
     Raises:
-        BudgetError: The budget cannot be met with one channel a group.
+        BudgetError: The budget cannot be met with every group at its minimum.
     """
     least = uniform(model, 0.0)
     if excess := over(evaluate(model, least), budget):
@@ -103,8 +105,8 @@ def scale_uniformly(model: ResourceModel, budget: Budget, salience: Array | None
 
 
 def uniform(model: ResourceModel, share: float) -> Array:
-    """Return the sizes at a width multiplier between 0 and 1; at least one channel a group stays."""
-    return np.maximum(1, np.round(share * model.full())).astype(np.int64)
+    """Return the sizes at a width multiplier between 0 and 1; the minimum of each group stays."""
+    return _allowed(model, np.round(share * model.full()).astype(np.int64))
 
 
 def widest_share(fits: Callable[[float], bool]) -> float:
@@ -120,7 +122,7 @@ def _removal_order(model: ResourceModel, salience: Array) -> Array:
     """The groups that lose a channel, in the order of the salience of these channels."""
     owners, values = [], []
     for index, group in enumerate(model.groups):
-        values.append(np.sort(salience[group.channels])[:-1])
+        values.append(np.sort(salience[group.channels])[: group.size - group.minimum])
         owners.append(np.full(len(values[-1]), index))
     return np.concatenate(owners)[np.argsort(np.concatenate(values), kind="stable")]
 
@@ -143,18 +145,29 @@ def _utilities(model: ResourceModel, salience: Array | None, power: float, mass:
     return np.log(table) if power == 0 else (table**power - 1) / power
 
 
+def _allowed(model: ResourceModel, sizes: Array) -> Array:
+    """The largest sizes not above `sizes` that keep the multiple (or all channels) and the minimum of each group."""
+    down = np.maximum(sizes // model.multiple * model.multiple, model.least())
+    return np.where(sizes >= model.full(), model.full(), down)
+
+
+def _more(model: ResourceModel, sizes: Array) -> Array:
+    """The next larger sizes that are allowed; all channels of a group where there is none."""
+    return np.minimum((sizes // model.multiple + 1) * model.multiple, model.full())
+
+
 def _shrink(model: ResourceModel, budget: Budget, worth: Array) -> Array:
     sizes, every = model.full(), np.arange(len(model.groups))
     while excess := over(evaluate(model, sizes), budget):
-        step = np.maximum(1, (sizes * _CHUNK).astype(np.int64))
-        free = sizes > step
-        if not free.any():
+        fewer = _allowed(model, sizes - np.maximum(1, (sizes * _CHUNK).astype(np.int64)))
+        taken = sizes - fewer
+        if not taken.any():
             raise BudgetError(f"The budget {budget} cannot be met; {_describe(evaluate(model, sizes), excess)}.")
         slopes = gradient(model, sizes)
         relief = sum(slopes[RESOURCES.index(name)] / getattr(budget, name) for name in excess)
-        loss = worth[every, sizes - 1] - worth[every, np.maximum(sizes - step, 1) - 1]
-        score = np.where(free, loss / (step * relief + 1e-12), np.inf)
-        sizes[int(np.argmin(score))] -= step[int(np.argmin(score))]
+        loss = worth[every, sizes - 1] - worth[every, fewer - 1]
+        score = np.where(taken > 0, loss / (taken * relief + 1e-12), np.inf)
+        sizes[int(np.argmin(score))] = fewer[int(np.argmin(score))]
     return sizes
 
 
@@ -163,19 +176,19 @@ def _describe(resources: Resources, excess: dict[str, float]) -> str:
 
 
 def _refill(model: ResourceModel, budget: Budget, sizes: Array, worth: Array) -> Array:
-    limits, full, every = budget.limits(), model.full(), np.arange(len(model.groups))
-    open_groups = sizes < full
+    limits, every = budget.limits(), np.arange(len(model.groups))
+    open_groups = sizes < model.full()
     while open_groups.any():
         slopes = gradient(model, sizes)
         cost = sum(slopes[RESOURCES.index(name)] / limit for name, limit in limits.items()) + 1e-12
-        more = worth[every, np.minimum(sizes, full - 1)] - worth[every, sizes - 1]
-        gain = np.where(open_groups, more / cost, -np.inf)
-        best = int(np.argmax(gain))
-        sizes[best] += 1
+        more = _more(model, sizes)
+        gain = (worth[every, more - 1] - worth[every, sizes - 1]) / (np.maximum(more - sizes, 1) * cost)
+        best = int(np.argmax(np.where(open_groups, gain, -np.inf)))
+        before, sizes[best] = sizes[best], more[best]
         if over(evaluate(model, sizes), budget):  # costs only grow, so this group is done
-            sizes[best] -= 1
+            sizes[best] = before
             open_groups[best] = False
-        elif sizes[best] == full[best]:
+        elif sizes[best] == model.groups[best].size:
             open_groups[best] = False
     return sizes
 

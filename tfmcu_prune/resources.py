@@ -84,6 +84,11 @@ class ResourceModel:
         """Return the sizes of an unpruned model, int64, shape (groups,)."""
         return np.array([group.size for group in self.groups], np.int64)
 
+    @property
+    def multiple(self) -> int:
+        """What the sizes chosen are multiples of, if not full."""
+        return self.groups[0].multiple if self.groups else 1
+
     def least(self) -> Array:
         """Return the smallest sizes, int64, shape (groups,)."""
         return np.array([group.minimum for group in self.groups], np.int64)

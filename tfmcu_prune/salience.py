@@ -48,8 +48,9 @@ def batch_norm_scale(channels: Channels, gates: Array) -> Array:
     total, places = np.zeros(channels.count + 1), np.zeros(channels.count + 1)
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
         if isinstance(call.layer, keras.layers.BatchNormalization) and call.layer.scale:
-            np.add.at(total, flow.weights["gamma"][0], np.abs(keras.ops.convert_to_numpy(call.layer.gamma)))
-            np.add.at(places, flow.weights["gamma"][0], 1)
+            row = np.asarray(flow.weights["gamma"][0])
+            np.add.at(total, row, np.abs(keras.ops.convert_to_numpy(call.layer.gamma)))
+            np.add.at(places, row, 1)
     scale = np.abs(gates) * (total / np.maximum(places, 1))[:-1]
     return np.where(places[:-1] > 0, scale, weight_norm(channels, gates))
 
