@@ -20,9 +20,14 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
 
 
 def inputs_for(model: keras.Model, samples: int = 5, seed: int = 0) -> Any:
-    """Random inputs, as `model` takes them."""
+    """Random inputs, structured as `model` takes them; integers below 10 where it takes integers."""
     rng = np.random.default_rng(seed)
-    arrays = [rng.random((samples, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    arrays = []
+    for tensor in model.inputs:
+        shape = (samples, *tensor.shape[1:])
+        arrays.append(rng.integers(0, 10, shape) if "int" in tensor.dtype else rng.random(shape).astype("float32"))
+    if isinstance(model.input, dict):
+        return keras.tree.pack_sequence_as(model.input, arrays)
     return arrays if len(arrays) > 1 else arrays[0]
 
 
