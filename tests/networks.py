@@ -26,7 +26,7 @@ def inputs_for(model: keras.Model, samples: int = 5, seed: int = 0) -> Any:
     for tensor in model.inputs:
         shape = (samples, *tensor.shape[1:])
         arrays.append(rng.integers(0, 10, shape) if "int" in tensor.dtype else rng.random(shape).astype("float32"))
-    if isinstance(model.input, dict):
+    if not isinstance(model, keras.Sequential) and isinstance(model.input, dict):
         return keras.tree.pack_sequence_as(model.input, arrays)
     return arrays if len(arrays) > 1 else arrays[0]
 

@@ -67,6 +67,23 @@ class Graph:
     calls: tuple[Call, ...]
     shapes: Mapping[int, tuple[int | None, ...]]
 
+    def from_outputs(self) -> list[int]:
+        """Return the positions of the calls in an order that only the wiring decides: inputs before what reads them.
+
+        Keras' own order changes when a nested model is laid flat; numbers that are to survive that follow this one.
+        """
+        maker = {id: position for position, call in enumerate(self.calls) for id in call.outputs}
+        order: dict[int, None] = {}
+        waiting = [maker[id] for id in reversed(self.output_ids()) if id in maker]
+        while waiting:
+            position = waiting[-1]
+            missing = [maker[id] for id in self.calls[position].inputs if id in maker and maker[id] not in order]
+            if missing and position not in order:
+                waiting.extend(reversed(missing))
+            else:
+                order.setdefault(waiting.pop())
+        return list(order)
+
     def output_ids(self) -> tuple[int, ...]:
         """Ids of the tensors that the model returns."""
         return tuple(ref.id for ref in _refs(self.outputs))
@@ -82,8 +99,12 @@ def read(model: keras.Model) -> Graph:
     functional = _functional(model)
     inputs, outputs = reader.add(functional, [])
     shapes = reader.shapes
-    calls = [replace(call, shapes=tuple(shapes.get(id) for id in call.outputs)) for call in reader.calls]
-    return Graph(model.name, reader.input_layers, inputs, outputs, tuple(calls), shapes)
+    names = _unique_names(reader.calls)
+    calls = tuple(
+        replace(call, name=names[id(call.layer)], shapes=tuple(shapes.get(id) for id in call.outputs))
+        for call in reader.calls
+    )
+    return Graph(model.name, reader.input_layers, inputs, outputs, calls, shapes)
 
 
 def replay(
@@ -162,7 +183,6 @@ class _Reader:
         self.calls: list[Call] = []
         self.input_layers: dict[int, keras.layers.InputLayer] = {}
         self.shapes: dict[int, tuple[int | None, ...]] = {}
-        self._names: dict[str, keras.Operation] = {}
         self._count = itertools.count()
 
     def add(self, model: keras.Model, given: Sequence[Ref], parents: tuple[str, ...] = ()) -> tuple[Any, Any]:
@@ -208,20 +228,24 @@ class _Reader:
             results = list(_refs(outputs))
         else:
             results = [Ref(next(self._count)) for _ in keras.tree.flatten(operation.output)]
-            name = self._unique(operation, parents)
             outputs = tuple(ref.id for ref in results)
-            self.calls.append(Call(name, operation, tuple(args), kwargs, outputs, parents=parents))
+            self.calls.append(Call(operation.name, operation, tuple(args), kwargs, outputs, parents=parents))
         for index, ref in enumerate(results):
             tensors[(*position, index)] = ref
 
-    def _unique(self, operation: keras.Operation, parents: tuple[str, ...]) -> str:
-        name = operation.name
-        for parent in reversed(parents):
-            if self._names.setdefault(name, operation) is operation:
-                break
-            name = f"{parent}_{name}"
-        self._names.setdefault(name, operation)
-        return name
+
+def _unique_names(calls: Sequence[Call]) -> dict[int, str]:
+    """A name for each layer by its id: its own, or where layers of several models share one, with its model before."""
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for call in sorted(calls, key=lambda call: len(call.parents)):
+        if id(call.layer) not in names:
+            candidates = itertools.accumulate((call.name, *reversed(call.parents)), lambda name, over: f"{over}_{name}")
+            numbered = (f"{call.name}_{number}" for number in itertools.count(1))
+            name = next(name for name in itertools.chain(candidates, numbered) if name not in taken)
+            names[id(call.layer)] = name
+            taken.add(name)
+    return names
 
 
 def _key(entry: Any) -> _Key:

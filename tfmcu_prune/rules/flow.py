@@ -113,8 +113,8 @@ def channel_row(a: Array, labels: Labels, call: Call) -> Array:
 
 
 def output_shape(call: Call, index: int = 0) -> tuple[int, ...]:
-    """Return the shape of an output of a call without the batch axis."""
-    return tuple(int(size or 0) for size in call.shapes[index][1:])
+    """Return the shape of an output of a call without the batch axis; () for one that nobody reads."""
+    return tuple(int(size or 0) for size in (call.shapes[index] or ())[1:])
 
 
 def varying_axes(a: Array) -> list[int]:
