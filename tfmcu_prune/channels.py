@@ -246,8 +246,7 @@ def analyze_graph(graph: graphs.Graph, limits: Limits = Limits()) -> Channels:
 def _run_rules(graph: graphs.Graph, labels: _UnionFind, limits: Limits) -> tuple[dict[int, Array], list[Flow]]:
     tensors = {id: _input_labels(graph.shapes[id], layer, labels) for id, layer in graph.input_layers.items()}
     flows, first_flow, fixed = dict[int, Flow](), dict[int, Flow](), set(limits.fixed)
-    for position in graph.from_outputs():
-        call = graph.calls[position]
+    for call in graphs.from_outputs(graph):
         flow = _run_rule(call, [tensors[key] for key in call.inputs], labels, limits)
         outputs = tuple(rectangular(a, labels) for a in flow.outputs)
         flow = dataclasses.replace(flow, output=outputs)
@@ -258,8 +257,8 @@ def _run_rules(graph: graphs.Graph, labels: _UnionFind, limits: Limits) -> tuple
             _tie_weights(first_flow[id(call.layer)], flow, labels)
         first_flow.setdefault(id(call.layer), flow)
         tensors.update(zip(call.outputs, outputs, strict=True))
-        flows[position] = flow
-    return tensors, [flows[position] for position in range(len(graph.calls))]
+        flows[call.outputs[0]] = flow
+    return tensors, [flows[call.outputs[0]] for call in graph.calls]
 
 
 def _input_labels(shape: tuple[int | None, ...], layer: Any, labels: _UnionFind) -> Array:

@@ -216,7 +216,7 @@ def ungated(model: keras.Model) -> graphs.Graph:
             call = dataclasses.replace(call, layer=call.layer.layer, args=args)
         if not isinstance(call.layer, ChannelGates):
             calls.append(call)
-    return dataclasses.replace(graph, calls=tuple(calls))
+    return graphs.in_run_order(dataclasses.replace(graph, calls=tuple(calls)))
 
 
 def channels_of(gated: keras.Model) -> Channels:

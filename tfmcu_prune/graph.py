@@ -67,23 +67,6 @@ class Graph:
     calls: tuple[Call, ...]
     shapes: Mapping[int, tuple[int | None, ...]]
 
-    def from_outputs(self) -> list[int]:
-        """Return the positions of the calls in an order that only the wiring decides: inputs before what reads them.
-
-        Keras' own order changes when a nested model is laid flat; numbers that are to survive that follow this one.
-        """
-        maker = {id: position for position, call in enumerate(self.calls) for id in call.outputs}
-        order: dict[int, None] = {}
-        waiting = [maker[id] for id in reversed(self.output_ids()) if id in maker]
-        while waiting:
-            position = waiting[-1]
-            missing = [maker[id] for id in self.calls[position].inputs if id in maker and maker[id] not in order]
-            if missing and position not in order:
-                waiting.extend(reversed(missing))
-            else:
-                order.setdefault(waiting.pop())
-        return list(order)
-
     def output_ids(self) -> tuple[int, ...]:
         """Ids of the tensors that the model returns."""
         return tuple(ref.id for ref in _refs(self.outputs))
@@ -104,7 +87,50 @@ def read(model: keras.Model) -> Graph:
         replace(call, name=names[id(call.layer)], shapes=tuple(shapes.get(id) for id in call.outputs))
         for call in reader.calls
     )
-    return Graph(model.name, reader.input_layers, inputs, outputs, calls, shapes)
+    return in_run_order(Graph(model.name, reader.input_layers, inputs, outputs, calls, shapes))
+
+
+def from_outputs(graph: Graph) -> list[Call]:
+    """Return the calls in an order that only the wiring decides, each behind those that it reads from.
+
+    Depth first from the outputs; what is numbered in this order keeps its number when a nested model is laid flat.
+    """
+    maker = _makers(graph)
+    order: dict[int, Call] = {}
+    waiting = [maker[id] for id in reversed(graph.output_ids()) if id in maker]
+    while waiting:
+        call = waiting[-1]
+        missing = [maker[id] for id in call.inputs if id in maker and id not in order]
+        if missing and call.outputs[0] not in order:
+            waiting.extend(reversed(missing))
+        else:
+            waiting.pop()
+            order.update(dict.fromkeys(call.outputs, call))
+    return list({id(call): call for call in order.values()}.values())
+
+
+def in_run_order(graph: Graph) -> Graph:
+    """Return the graph with its calls in the order in which Keras runs a model without nested ones.
+
+    That is by falling depth (the longest way to an output, for all the calls of a layer the longest of theirs), and at
+    one depth in the order in which a walk from the outputs meets them.
+    """
+    maker = _makers(graph)
+    of_call: dict[int, int] = {}
+    of_layer: dict[int, int] = {}
+    for call in reversed(from_outputs(graph)):
+        depth = max(of_call.setdefault(call.outputs[0], 0), of_layer.get(id(call.layer), 0))
+        of_call[call.outputs[0]] = of_layer[id(call.layer)] = depth
+        for tensor in call.inputs:
+            if tensor in maker:
+                first = maker[tensor].outputs[0]
+                of_call[first] = max(of_call.get(first, 0), depth + 1)
+    order = sorted(of_call, key=lambda first: -of_call[first])
+    return replace(graph, calls=tuple(maker[first] for first in order))
+
+
+def _makers(graph: Graph) -> dict[int, Call]:
+    return {id: call for call in graph.calls for id in call.outputs}
 
 
 def replay(
