@@ -45,3 +45,11 @@ def random_mask(channels: Channels, seed: int, share: float = 0.6) -> np.ndarray
         if not mask[group.channels].any():
             mask[rng.choice(group.channels)] = True
     return mask
+
+
+def half_mask(channels: Channels) -> np.ndarray:
+    """Every second channel of each group, from its first."""
+    mask = np.zeros(channels.count, bool)
+    for group in channels.groups:
+        mask[group.channels[::2]] = True
+    return mask

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
+import more_nets
 import nets
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tfmcu_prune.gates import gates_of
 from tfmcu_prune.resources import count_parameters, evaluate, peak_sram, resource_model
 
 
-@pytest.mark.parametrize("net", nets.ALL, ids=lambda net: net.__name__)
+@pytest.mark.parametrize("net", [*nets.ALL, *more_nets.MORE], ids=lambda net: net.__name__)
 def test_strip_is_the_gated_model(net) -> None:
     model = randomize(net())
     inputs, channels = inputs_for(model), channel_groups(model)
@@ -37,7 +38,7 @@ def _check_resources(channels, mask: np.ndarray, small: keras.Model) -> None:
     assert count_parameters(channels, mask) == small.count_params()
 
 
-@pytest.mark.parametrize("net", nets.ALL, ids=lambda net: net.__name__)
+@pytest.mark.parametrize("net", [*nets.ALL, *more_nets.MORE], ids=lambda net: net.__name__)
 def test_saved_models_are_the_same(net, tmp_path: Path) -> None:
     model = randomize(net())
     inputs = inputs_for(model)
