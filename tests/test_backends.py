@@ -29,15 +29,28 @@ tfmcu_prune.footprint(tfmcu_prune.convert(small, x[:20])).require(budget)
 print("done")
 """
 
+FOLDER = Path(__file__).parent
+TRAINING = ("test_callback.py", "test_gates.py", "test_limits.py", "test_preserved.py", "test_resources.py")
+
+
+def _under_jax(*arguments: str, timeout: int) -> str:
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed (pip install jax)")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(FOLDER), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout.strip()
+
 
 @pytest.mark.slow
 def test_a_fit_under_jax() -> None:
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed (pip install jax)")
-    folder = str(Path(__file__).parent)
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": folder, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("done")
+    assert _under_jax("-c", TRAIN, timeout=600).endswith("done")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*TRAINING, "test_surgery.py"])
+def test_the_training_suite_under_jax(name: str) -> None:
+    summary = _under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / name), timeout=3600)
+    assert " passed" in summary
