@@ -2,7 +2,7 @@
 
     python tools/graph_time.py --network ResNet50 --size 224 --runs 3
 
-Writes graph_time.json and a table; seconds are medians over the runs, MiB the growth of the peak of the process' memory.
+Writes graph_time.json and a table; seconds are medians over the runs, MiB the growth of the peak memory.
 """
 
 from __future__ import annotations
