@@ -19,6 +19,7 @@ _WHERE = {
     "UnsupportedLayer": "errors",
     "channel_groups": "channels",
     "convert": "converter",
+    "fit": "shrinking",
     "footprint": "tflm.footprint",
     "get_mask": "gates",
     "prunable": "gates",

@@ -140,8 +140,8 @@ def _utilities(model: ResourceModel, salience: Array | None, power: float, mass:
     table = np.ones((len(model.groups), int(model.full().max(initial=1))))
     for row, group in zip(table, model.groups, strict=True):
         value = np.ones(group.size) if salience is None or mass == 0 else salience[group.channels] ** mass
-        sums = np.cumsum(np.sort(value)[::-1])
-        row[: group.size] = np.maximum(sums, 1e-12) / max(sums[-1], 1e-12)
+        sums = np.maximum(np.cumsum(np.sort(value)[::-1]), 1e-12)
+        row[: group.size] = sums / sums[-1] * group.size / group.width
     return np.log(table) if power == 0 else (table**power - 1) / power
 
 

@@ -73,6 +73,7 @@ class PruneCallback(keras.callbacks.Callback):
         gated = self.model
         self._channels = channels_of(gated)
         self._resources = resource_model(self._channels)
+        self._start = evaluate(self._resources, self._resources.full())
         self._budget = gates_of(gated).budget
         self._step = self._epoch_start = self._first = self._next = 0
         self._every = 1
@@ -90,11 +91,24 @@ class PruneCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch_start = self._step
 
+    def is_due(self, batch: int) -> bool:
+        """Whether the mask changes behind a batch, counted within its epoch."""
+        return not self._frozen and self._last is not None and self._epoch_start + batch + 1 >= self._next
+
+    def cost(self, mask: Array) -> Resources:
+        """Return the resources under a mask, bool, shape (channels,), in closed form."""
+        return evaluate(self._resources, self._resources.sizes(mask))
+
+    def cut(self, kept: Array) -> None:
+        """Take note that only the channels in `kept`, bool, shape (channels,), are still there to choose from."""
+        self._resources = self._resources.within(kept)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        due = self.is_due(batch)
         self._step = self._epoch_start + batch + 1
-        if self._frozen or self._last is None or self._step < self._next:
+        if not due:
             return
-        if self._step >= self._last:
+        if self._step >= (self._last or 0):
             self._freeze()
         else:
             self._update()
@@ -105,7 +119,7 @@ class PruneCallback(keras.callbacks.Callback):
             self._plan(self.params["epochs"] * self._step)
         if logs is not None:
             mask = get_mask(self.model)
-            now = evaluate(self._resources, self._resources.sizes(mask))
+            now = self.cost(mask)
             logs.update(arena=now.arena, flash=now.flash, macs=now.macs, channels=int(mask.sum()))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -123,10 +137,9 @@ class PruneCallback(keras.callbacks.Callback):
 
     def _update(self) -> None:
         """Project the mask onto the budget of this moment, and price the channels that are to go next."""
-        start = evaluate(self._resources, self._resources.full())
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
         worth = self._worth()
-        mask = self._choose(worth, ramp(self._budget, start, progress))
+        mask = self._choose(worth, ramp(self._budget, self._start, progress))
         final = self._choose(worth, self._budget)
         layer = gates_of(self.model)
         layer.mask.assign(mask.astype("float32"))
@@ -148,7 +161,7 @@ class PruneCallback(keras.callbacks.Callback):
             layer.mask.assign(mask.astype("float32"))
             layer.final = None
             real = self.measure(self.model)
-            form = evaluate(self._resources, self._resources.sizes(mask))
+            form = self.cost(mask)
             if not over(real, self._budget) and (attempt or not self._budget.limits()):
                 break
             budget = _corrected(self._budget, form, real)

@@ -37,6 +37,7 @@ class Group:
         name: The first layer that creates them.
         layers: All layers that create or store them.
         channels: Their positions in the mask of the whole model, int64, shape (size,); -1 where they are fixed.
+        width: How many there were before any were cut.
         minimum: How many of them stay at least.
         multiple: What their number is a multiple of where `PruneCallback` chooses it (or all of them stay).
         why: Why they are fixed; "" where they are prunable.
@@ -45,6 +46,7 @@ class Group:
     name: str
     layers: tuple[str, ...]
     channels: Array
+    width: int
     minimum: int = 1
     multiple: int = 1
     why: str = ""
@@ -360,8 +362,8 @@ def _groups(
     for index in np.argsort(first):
         channels = np.flatnonzero(inverse == index)
         names = dict.fromkeys(name for name, there in touched if name and there[channels[0]])
-        minimum = limits.minimum(len(channels))
-        groups.append(Group(next(iter(names)), tuple(names), channels, minimum, limits.multiple_of))
+        size = len(channels)
+        groups.append(Group(next(iter(names)), tuple(names), channels, size, limits.minimum(size), limits.multiple_of))
     return tuple(groups)
 
 
@@ -382,7 +384,7 @@ def _fixed_groups(
                 layers[index][name] = None
     sizes = np.bincount(reason_of[np.array(list(why), int)], minlength=len(reasons))
     return tuple(
-        Group(next(iter(names), reason), tuple(names), np.full(size, -1), int(size), why=reason)
+        Group(next(iter(names), reason), tuple(names), np.full(size, -1), int(size), int(size), why=reason)
         for names, size, reason in zip(layers, sizes, reasons, strict=True)
     )
 

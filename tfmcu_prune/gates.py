@@ -162,10 +162,10 @@ def prunable(
         raise ValueError(f"The model {model.name!r} already has gates; pass it to fit, or strip it first.")
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
     require_feasible(resource_model(channels), budget)
-    return _gate(channels, budget)
+    return gate(channels, budget)
 
 
-def _gate(channels: Channels, budget: Budget) -> keras.Model:
+def gate(channels: Channels, budget: Budget) -> keras.Model:
     """Rebuild the model with a `Gated` layer wherever prunable channels are mixed, and copy the weights."""
     gates: list[Any] = []
     made: dict[int, keras.layers.Layer] = {}

@@ -13,6 +13,7 @@ each buffer as TFLM does; the gradient uses a smooth maximum. The figures are th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -92,6 +93,11 @@ class ResourceModel:
     def least(self) -> Array:
         """Return the smallest sizes, int64, shape (groups,)."""
         return np.array([group.minimum for group in self.groups], np.int64)
+
+    def within(self, kept: Array) -> ResourceModel:
+        """Return the model as it is where only the channels in `kept`, bool, shape (channels,), are left to choose."""
+        groups = (dataclasses.replace(g, channels=g.channels[kept[g.channels]]) for g in self.groups)
+        return dataclasses.replace(self, groups=tuple(groups))
 
     def sizes(self, mask: Array) -> Array:
         """Return the kept channels a group under a mask."""

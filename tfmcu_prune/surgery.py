@@ -41,9 +41,12 @@ def strip(gated: keras.Model) -> keras.Model:
     layer = gates_of(gated)
     mask = np.asarray(keras.ops.convert_to_numpy(layer.mask))
     offset = np.asarray(keras.ops.convert_to_numpy(layer.offset))
-    keep = np.append(mask > 0, True)
-    gates = np.append(mask * (1 + offset), 1).astype("float32")
-    channels = channels_of(gated)
+    return rebuilt(channels_of(gated), mask > 0, mask * (1 + offset))
+
+
+def rebuilt(channels: Channels, mask: Array, gates: Array) -> keras.Model:
+    """Return the model with the channels that a mask keeps, its kernels read through `gates`; both (channels,)."""
+    keep, gates = np.append(mask, True), np.append(gates, 1).astype("float32")
     flows = {id(call.layer): flow for call, flow in zip(channels.graph.calls, channels.flows, strict=True)}
     made: dict[int, Any] = {}
 
