@@ -121,6 +121,7 @@ def ours(
     """PruneCallback; every option is one of its parts.
 
     Args:
+        job: The training.
         begin: Part of the training at which pruning begins.
         end: Part at which the mask is frozen.
         strength: Of the regularizer.
@@ -227,7 +228,7 @@ def _salience(name: str, gated: keras.Model, seed: int) -> Callable[[Channels, A
     if name == "gamma":
         return batch_norm_scale
     if name == "random":
-        return lambda channels, gates: np.random.default_rng(seed).random(channels.count)
+        return lambda channels, _: np.random.default_rng(seed).random(channels.count)
     if name in ("taylor", "norm_taylor"):
         return lambda channels, gates: _taylor(channels, gates, gated, name == "norm_taylor")
     raise ValueError(f"Expected the salience norm, gamma, taylor, norm_taylor or random. Received: {name!r}")
