@@ -21,9 +21,11 @@ from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import weight_norm
 from tfmcu_prune.surgery import strip
 from tfmcu_prune.tflm.footprint import footprint
+from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
 _CORRECTIONS = 8  # tries to bring the converted file within the budget
+_ZERO_POINT = 16  # bytes of a vector with one zero point in a .tflite: length, int64, alignment
 
 
 class PruneCallback(keras.callbacks.Callback):
@@ -177,8 +179,19 @@ def converted_cost(model: keras.Model) -> Resources:
         if not keras.ops.convert_to_numpy(weight).any():
             weight.assign(rng.uniform(0.01, 0.02, weight.shape))
     shapes = [(2, *tensor.shape[1:]) for tensor in model.inputs]
-    fp = footprint(convert(model, calibration=[rng.uniform(-1, 1, shape).astype("float32") for shape in shapes]))
-    return Resources(fp.arena, fp.flash, fp.macs)
+    file = convert(model, calibration=[rng.uniform(-1, 1, shape).astype("float32") for shape in shapes])
+    fp = footprint(file)
+    return Resources(fp.arena, fp.flash + _chance(file), fp.macs)
+
+
+def _chance(file: bytes) -> int:
+    """Bytes that a file saves because zero points happen to be equal, which other weights would make different.
+
+    That of a tensor after a ReLU is -128 with any weights.
+    """
+    activations = [tensor for tensor in read_model(file).main.tensors if tensor.quantized and not tensor.constant]
+    points = [tensor.zero_point for tensor in activations if tensor.zero_point != -128]
+    return _ZERO_POINT * (len(points) - len(set(points)))
 
 
 def _corrected(budget: Budget, form: Resources, real: Resources) -> Budget:
