@@ -187,11 +187,13 @@ def converted_cost(model: keras.Model) -> Resources:
 def _chance(file: bytes) -> int:
     """Bytes that a file saves because zero points happen to be equal, which other weights would make different.
 
-    That of a tensor after a ReLU is -128 with any weights.
+    That of a tensor after a ReLU is -128 with any weights; that of the logits may happen to be.
     """
-    activations = [tensor for tensor in read_model(file).main.tensors if tensor.quantized and not tensor.constant]
-    points = [tensor.zero_point for tensor in activations if tensor.zero_point != -128]
-    return _ZERO_POINT * (len(points) - len(set(points)))
+    graph = read_model(file).main
+    logits = {index for operator in graph.operators if operator.name == "SOFTMAX" for index in operator.inputs}
+    activations = {i: t.zero_point for i, t in enumerate(graph.tensors) if t.quantized and not t.constant}
+    points = [point for index, point in activations.items() if point != -128 or index in logits]
+    return _ZERO_POINT * (len(points) - len(set(points) - {-128}))
 
 
 def _corrected(budget: Budget, form: Resources, real: Resources) -> Budget:
