@@ -114,7 +114,7 @@ def ours(
     strength: float = 0.1,
     salience: str = "norm",
     allocation: str = "concave",
-    power: float = 0.0,
+    power: float = -1.0,
     mass: float = 0.0,
     distill: float = 0.0,
 ) -> keras.Model:
