@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from tfmcu_prune.budget import Budget, Resources
@@ -101,21 +99,16 @@ def scale_uniformly(model: ResourceModel, budget: Budget, salience: Array | None
     least = uniform(model, 0.0)
     if excess := over(evaluate(model, least), budget):
         raise BudgetError(f"The budget {budget} cannot be met; {_describe(evaluate(model, least), excess)}.")
-    return uniform(model, widest_share(lambda share: _within(model, budget, uniform(model, share))))
+    low, high = 0, 1001
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _within(model, budget, uniform(model, middle / 1000)) else (low, middle)
+    return uniform(model, low / 1000)
 
 
 def uniform(model: ResourceModel, share: float) -> Array:
     """Return the sizes at a width multiplier between 0 and 1; the minimum of each group stays."""
     return _allowed(model, np.round(share * model.full()).astype(np.int64))
-
-
-def widest_share(fits: Callable[[float], bool]) -> float:
-    """Return the largest width multiplier in thousandths that fits, 0 if none does; found by bisection."""
-    low, high = 0, 1001
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle / 1000) else (low, middle)
-    return low / 1000
 
 
 def _removal_order(model: ResourceModel, salience: Array) -> Array:

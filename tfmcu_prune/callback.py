@@ -21,9 +21,11 @@ from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import weight_norm
 from tfmcu_prune.surgery import strip
 from tfmcu_prune.tflm.footprint import footprint
+from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
 _CORRECTIONS = 8  # tries to bring the converted file within the budget
+_ZERO_POINT = 16  # bytes of a vector with one zero point in a .tflite: length, int64, alignment
 
 
 class PruneCallback(keras.callbacks.Callback):
@@ -188,10 +190,23 @@ def converted_cost(model: keras.Model) -> Resources:
     rng = np.random.default_rng(0)
     for weight in model.weights:
         if not keras.ops.convert_to_numpy(weight).any():
-            weight.assign(rng.uniform(0.01, 0.02, weight.shape))
+            weight.assign(rng.uniform(0.01, 0.02, weight.shape) * rng.choice((-1, 1), weight.shape))
     shapes = [(2, *tensor.shape[1:]) for tensor in model.inputs]
-    fp = footprint(convert(model, calibration=[rng.uniform(-1, 1, shape).astype("float32") for shape in shapes]))
-    return Resources(fp.arena, fp.flash, fp.macs)
+    file = convert(model, calibration=[rng.uniform(-1, 1.3, shape).astype("float32") for shape in shapes])
+    fp = footprint(file)
+    return Resources(fp.arena, fp.flash + _chance(file), fp.macs)
+
+
+def _chance(file: bytes) -> int:
+    """Bytes that a file saves because zero points happen to be equal, which other weights would make different.
+
+    That of a tensor after a ReLU is -128 with any weights; that of the logits may happen to be.
+    """
+    graph = read_model(file).main
+    logits = {index for operator in graph.operators if operator.name == "SOFTMAX" for index in operator.inputs}
+    activations = {i: t.zero_point for i, t in enumerate(graph.tensors) if t.quantized and not t.constant}
+    points = [point for index, point in activations.items() if point != -128 or index in logits]
+    return _ZERO_POINT * (len(points) - len(set(points) - {-128}))
 
 
 def _corrected(budget: Budget, form: Resources, real: Resources) -> Budget:

@@ -55,6 +55,30 @@ def batch_norm_scale(channels: Channels, gates: Array) -> Array:
     return np.where(places[:-1] > 0, scale, weight_norm(channels, gates))
 
 
+def outgoing_norm(channels: Channels, gates: Array) -> Array:
+    """Return the salience of each channel from what its readers make of it.
+
+    I_c = |gate_c gamma_c| ||w_.c|| / mean_k ||w_.k||, averaged over all the kernels that read the channel: batch
+    normalization undoes the scale of the weights that make a channel, but not that of the weights that read it.
+
+    Args:
+        channels: The channels of a model, with its layers.
+        gates: What the channel's readers multiply it by, shape (channels,).
+
+    Source: ours.
+    """
+    total, places = np.zeros(channels.count + 1), np.zeros(channels.count + 1)
+    for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
+        for name, axis in flow.reads.items():
+            labels = np.asarray(flow.weights[name][axis])
+            value = np.asarray(keras.ops.convert_to_numpy(weight_of(call.layer, name)), np.float64)
+            norms = np.sqrt(np.square(value).sum(axis=tuple(i for i in range(value.ndim) if i != axis)))
+            mean = norms.mean()
+            np.add.at(total, labels, norms / mean if mean > 0 else norms)
+            np.add.at(places, labels, 1)
+    return batch_norm_scale(channels, gates) * (total / np.maximum(places, 1))[:-1]
+
+
 def gate_gradient(optimizer: keras.Optimizer) -> Callable[[Channels, Array], Array]:
     """Return the first-order Taylor salience: the squared gradient of the loss by each channel's gate.
 

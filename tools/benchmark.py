@@ -106,7 +106,8 @@ def _key(run: grids.Run, data: Dataset) -> results.Result:
 def _trained(run: grids.Run, settings: Settings, job: Job) -> keras.Model:
     """The dense network of this seed, trained: from the cache, or into it."""
     cell = run.cell
-    name = f"{cell.task}-{cell.network}-{cell.epochs}-{len(job.data.x_train)}-{run.seed}-{keras.config.dtype_policy().name}"
+    parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name)
+    name = "-".join(map(str, parts))
     path = settings.cache / f"{name}.weights.h5"
     keras.utils.set_random_seed(run.seed)
     model = job.network()

@@ -40,8 +40,8 @@ class Run:
     seed: int
 
 
-FASHION = Cell("fashion-mnist", "vgg_small", "A", "tight", 6, 0, 10_000, 100)
-SPEECH = Cell("speech", "ds_cnn", "A", "tight", 12, 0, None, 100)
+FASHION = Cell("fashion-mnist-14", "vgg_small", "A", "tight", 8, 0, 6_000, 70)
+SPEECH = Cell("speech11", "ds_cnn", "A", "tight", 20, 0, None, 90)
 CIFAR = Cell("cifar10", "resnet8", "A", "tight", 5, 0, 10_000, 120)
 
 
@@ -65,7 +65,7 @@ def _large() -> list[Cell]:
 
 
 GRIDS: dict[str, tuple[list[Cell], int]] = {
-    "quick": ([Cell("fashion-mnist", "vgg_small", "A", "tight", 2, 0, 6_000, 60)], 1),
+    "quick": ([Cell("fashion-mnist-14", "vgg_small", "A", "tight", 3, 0, 3_000, 40)], 1),
     "small": (_small(), 3),
     "large": (_large(), 3),
 }

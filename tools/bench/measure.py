@@ -58,7 +58,8 @@ def litert(file: bytes, x: Any) -> Any:
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = source["quantization"]
     scaled = np.asarray(x, np.float32) / np.float32(scale)
-    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + zero
+    whole = np.trunc(scaled)
+    rounded = whole + np.copysign(np.abs(scaled - whole) >= 0.5, scaled) + zero
     samples, results = np.clip(rounded, -128, 127).astype(np.int8), []
     for index in range(len(samples)):
         interpreter.set_tensor(source["index"], samples[index : index + 1])

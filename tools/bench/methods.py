@@ -19,7 +19,7 @@ from tfmcu_prune import Budget, PruneCallback
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.datasets import Dataset
-from tfmcu_prune.salience import batch_norm_scale, gate_gradient, weight_norm
+from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm, weight_norm
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,18 @@ def ours(
     strength: float = 0.1,
     salience: str = "norm",
     allocation: str = "concave",
-    power: float = 0.0,
+    power: float = -1.0,
     mass: float = 0.0,
     distill: float = 0.0,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
     Args:
+        job: The training.
         begin: Part of the training at which pruning begins.
         end: Part at which the mask is frozen.
         strength: Of the regularizer.
-        salience: "norm", "gamma", "taylor", "norm_taylor", "random".
+        salience: "norm", "gamma", "outgoing", "both", "taylor", "norm_taylor", "random".
         allocation: "concave", "global", "uniform".
         power: Of the concave utility.
         mass: Of the concave utility.
@@ -226,11 +227,17 @@ def _salience(name: str, gated: keras.Model, seed: int) -> Callable[[Channels, A
         return weight_norm
     if name == "gamma":
         return batch_norm_scale
+    if name == "outgoing":
+        return outgoing_norm
+    if name == "both":
+        return lambda channels, gates: outgoing_norm(channels, gates) * weight_norm(channels, gates)
     if name == "random":
-        return lambda channels, gates: np.random.default_rng(seed).random(channels.count)
+        return lambda channels, _: np.random.default_rng(seed).random(channels.count)
     if name in ("taylor", "norm_taylor"):
         return lambda channels, gates: _taylor(channels, gates, gated, name == "norm_taylor")
-    raise ValueError(f"Expected the salience norm, gamma, taylor, norm_taylor or random. Received: {name!r}")
+    raise ValueError(
+        f"Expected the salience norm, gamma, outgoing, both, taylor, norm_taylor or random. Received: {name!r}"
+    )
 
 
 def _taylor(channels: Channels, gates: Any, gated: keras.Model, with_norm: bool) -> Any:

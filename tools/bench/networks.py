@@ -9,7 +9,7 @@ import numpy as np
 
 import tfmcu_prune
 from tfmcu_prune import Budget, zoo
-from tfmcu_prune.allocation import choose, uniform, widest_share
+from tfmcu_prune.allocation import choose, scale_uniformly, uniform
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
@@ -57,14 +57,19 @@ def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:
 def widest(model: keras.Model, budget: Budget) -> keras.Model:
     """Return the uniformly thinner network of the largest width multiplier whose .tflite fits the budget."""
     forms = resource_model(channel_groups(model))
+    steps = sorted({tuple(uniform(forms, share / 1000)) for share in range(1001)})  # every width there is
 
-    def fits(share: float) -> bool:
-        return not over(converted_cost(resized(model, uniform(forms, share))), budget)
+    def fits(index: int) -> bool:
+        return not over(converted_cost(resized(model, steps[index])), budget)
 
-    share = widest_share(fits)
-    if not fits(share):
+    index = steps.index(tuple(scale_uniformly(forms, budget)))  # by the closed form, which is nearly right
+    while index >= 0 and not fits(index):
+        index -= 1
+    if index < 0:
         raise tfmcu_prune.BudgetError(f"No uniformly thinner network fits {budget}.")
-    return resized(model, uniform(forms, share))
+    while index + 1 < len(steps) and fits(index + 1):
+        index += 1
+    return resized(model, steps[index])
 
 
 def budget_at(model: keras.Model, level: str) -> Budget:

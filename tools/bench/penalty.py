@@ -10,8 +10,7 @@ from keras import ops
 
 from tfmcu_prune import Budget
 from tfmcu_prune.allocation import ramp
-from tfmcu_prune.channels import analyze_graph
-from tfmcu_prune.gates import ChannelGates, gates_of, ungated
+from tfmcu_prune.gates import ChannelGates, channels_of, gates_of
 from tfmcu_prune.resources import RESOURCES, evaluate, gradient, resource_model
 
 OPEN = 0.5  # a straight-through gate is open above this
@@ -73,7 +72,7 @@ class Penalty(keras.callbacks.Callback):
         self._end, self._strength, self._rate, self._fixed = end, strength, rate, fixed
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._forms = resource_model(analyze_graph(ungated(self.model)))
+        self._forms = resource_model(channels_of(self.model))
         self._start = evaluate(self._forms, self._forms.full())
         self._budget: Budget = gates_of(self.model).budget
         self._lambda = np.ones(3) if self._fixed else np.zeros(3)

@@ -73,7 +73,7 @@ def load(name: str, folder: Path, *, limit: int | None = None) -> Dataset:
     if limit is not None and limit < len(parts["x_train"]):
         kept = _cut(parts, "rest", "train", limit / len(parts["x_train"]))
         parts |= {"x_train": kept["x_train"], "y_train": kept["y_train"]}
-    axes = tuple(range(parts["x_train"].ndim - 1)) if name != "speech" and name != "speech11" else (0, 1)
+    axes = tuple(range(parts["x_train"].ndim - 1)) if not name.startswith("speech") else (0, 1)
     mean, deviation = (f(parts["x_train"], axis=axes, dtype=np.float64) for f in (np.mean, np.std))
     for part in ("train", "val", "test"):
         parts[f"x_{part}"] = ((parts[f"x_{part}"] - mean) / deviation).astype(np.float32)
@@ -90,6 +90,13 @@ def _cut(arrays: Arrays, first: str, second: str, fraction: float) -> Arrays:
 def _fashion_mnist(folder: Path) -> Arrays:
     data = datasets.load("fashion-mnist")
     return {f.name: getattr(data, f.name) for f in dataclasses.fields(data) if f.name[:2] in ("x_", "y_")}
+
+
+def _fashion_mnist_14(folder: Path) -> Arrays:
+    """Fashion-MNIST at half the resolution, the mean of 2 x 2 pixels: a quarter of the work."""
+    arrays = _fashion_mnist(folder)
+    halves = {k: x.reshape(-1, 14, 2, 14, 2, 1).mean((2, 4)) for k, x in arrays.items() if k[0] == "x"}
+    return {**arrays, **halves}
 
 
 def _cifar10(folder: Path) -> Arrays:
@@ -129,6 +136,7 @@ def _speech11(folder: Path) -> Arrays:
 
 TASKS = {
     "fashion-mnist": Task(_fashion_mnist, Recipe(shift=(2, 2), flip=True)),
+    "fashion-mnist-14": Task(_fashion_mnist_14, Recipe(shift=(1, 1), flip=True, batch_size=64, learning_rate=3e-3)),
     "cifar10": Task(_cifar10, Recipe(shift=(4, 4), flip=True, weight_decay=0.05)),
     "speech": Task(_speech, Recipe(shift=(5, 0), batch_size=64, learning_rate=3e-3)),
     "speech11": Task(_speech11, Recipe(shift=(5, 0), batch_size=64, learning_rate=3e-3)),

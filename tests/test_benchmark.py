@@ -1,0 +1,244 @@
+"""tools/benchmark.py: methods meet the budget, runs resume, reports are made of the results file alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfmcu_prune
+from tfmcu_prune import Budget
+from tfmcu_prune.callback import converted_cost
+from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.datasets import Dataset
+from tfmcu_prune.resources import evaluate, floor, over, resource_model
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import benchmark  # noqa: E402
+from bench import grids, methods, networks, penalty, results, tasks, training  # noqa: E402
+from bench.measure import measure  # noqa: E402
+from bench.pareto import pareto  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    rng = np.random.default_rng(0)
+    parts = {}
+    for part, count in (("train", 64), ("val", 16), ("test", 24)):
+        y = rng.integers(0, 3, count)
+        x = rng.normal(0, 0.3, (count, 8, 8, 3)) + np.eye(3)[y][:, None, None, :]
+        parts |= {f"x_{part}": x.astype("float32"), f"y_{part}": y}
+    return Dataset("tiny", **parts, classes=3)
+
+
+def network() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for width in (8, 12):
+        x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.8)(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def budget() -> Budget:
+    return networks.budget_at(network(), "loose")
+
+
+RECIPE = tasks.Recipe(batch_size=16, shift=(1, 1), flip=True)
+
+
+def job(data: Dataset, budget: Budget, **changes) -> methods.Job:
+    keras.utils.set_random_seed(1)
+    return methods.Job(network, data, RECIPE, **{"budget": budget, "epochs": 3, "seed": 1, "jit": False, **changes})
+
+
+@pytest.mark.parametrize("name", [*(m for m in methods.METHODS if m[:5] != "dense"), "ours:power=-1+salience=gamma"])
+def test_every_method_meets_the_budget(name: str, data: Dataset, budget: Budget) -> None:
+    method, options = methods.parse(name)
+    small = method(job(data, budget), **options)
+    found = measure(small, data, budget)  # requires the budget
+    assert 0 <= found["int8"] <= 1
+    assert found["widths"][-1] == 3
+    assert sum(found["widths"]) < 23
+    assert not any(isinstance(layer, penalty.ChannelGates) for layer in small.layers)
+
+
+def test_scenario_b_starts_from_the_trained_network(data: Dataset, budget: Budget) -> None:
+    trained = methods.dense(job(data, budget))
+    given = job(data, budget, trained=trained, before=3, epochs=2)
+    assert methods.dense(given) is trained
+    small = methods.one_shot_l2(given)
+    measure(small, data, budget)
+    measure(methods.ours(given, distill=0.5), data, budget)
+    with pytest.raises(ValueError, match="scenario A"):
+        methods.ours(job(data, budget), distill=0.5)
+
+
+@pytest.mark.parametrize("name", ["ours", "taylor", "straight_through"])
+def test_the_same_seed_gives_the_same_network(name: str, data: Dataset, budget: Budget) -> None:
+    first, second = (methods.METHODS[name](job(data, budget)).get_weights() for _ in range(2))
+    assert [w.shape for w in first] == [w.shape for w in second]
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_widest_uniform_network_fits_and_the_next_does_not(budget: Budget) -> None:
+    forms = resource_model(channel_groups(network()))
+    sizes = resource_model(channel_groups(networks.widest(network(), budget))).full()
+    steps = sorted({tuple(networks.uniform(forms, share / 1000)) for share in range(1001)})
+    index = steps.index(tuple(sizes))
+    assert not over(converted_cost(networks.resized(network(), steps[index])), budget)
+    assert over(converted_cost(networks.resized(network(), steps[index + 1])), budget)
+
+
+@pytest.mark.parametrize("name", ["ds_cnn", "resnet8", "vgg_small"])
+def test_resized_networks_have_their_sizes_and_new_weights(name: str) -> None:
+    dense = networks.NETWORKS[name]((16, 16, 1), 4)
+    forms = resource_model(channel_groups(dense))
+    small = networks.resized(dense, networks.uniform(forms, 0.5))
+    np.testing.assert_array_equal(resource_model(channel_groups(small)).full(), networks.uniform(forms, 0.5))
+    again = networks.resized(dense, networks.uniform(forms, 0.5))
+    assert not np.array_equal(small.get_weights()[0], again.get_weights()[0])
+
+
+def test_budgets_lie_between_the_network_and_its_floor() -> None:
+    model = network()
+    forms = resource_model(channel_groups(model))
+    before = evaluate(forms, forms.full())
+    for level in networks.LEVELS:
+        limits = networks.budget_at(model, level).limits()
+        assert all(getattr(floor(forms), k) < v < getattr(before, k) for k, v in limits.items())
+
+
+def test_straight_through_gates_are_rounded_and_get_gradients() -> None:
+    gated = penalty.straight_through(tfmcu_prune.prunable(network(), Budget(macs="40k")))
+    gates = next(layer for layer in gated.layers if isinstance(layer, penalty.StraightThroughGates))
+    offset = np.zeros(gates.count, "float32")
+    offset[:5] = -0.6 / gates.rate
+    gates.offset.assign(offset)
+    np.testing.assert_array_equal(gates(np.zeros((1, 8, 8, 3))), [0.0] * 5 + [1.0] * (gates.count - 5))
+    gated.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", jit_compile=False)
+    gated.train_on_batch(np.random.default_rng(0).normal(size=(8, 8, 8, 3)), np.eye(3)[np.arange(8) % 3])
+    assert (keras.ops.convert_to_numpy(gates.offset) != offset).sum() > gates.count // 2
+
+
+def test_splits_are_disjoint(tmp_path: Path) -> None:
+    count = np.arange(400)
+    names = {"x_train": count, "x_val": count + 1000, "x_test": count + 2000}
+    arrays = {name: np.broadcast_to(v[:, None, None], (400, 4, 3)).astype(np.int16) for name, v in names.items()}
+    labels = {f"y_{part}": count % 20 for part in ("train", "val", "test")}
+    np.savez(tmp_path / "arabic_speech_commands_mfcc.npz", **arrays, **labels)
+    own = tasks.load("speech", tmp_path)
+    assert own.x_train.shape == (400, 4, 3, 1)
+    less = tasks.load("speech", tmp_path, limit=100)
+    assert len(less.x_train) == 100
+    assert len(less.x_val) == 400  # only the training part is limited
+    eleven = tasks.load("speech11", tmp_path)
+    assert eleven.classes == 11
+    assert np.bincount(eleven.y_train).tolist() == [20] * 11
+
+
+def test_the_validation_split_is_disjoint_from_the_training_samples(monkeypatch, tmp_path: Path) -> None:
+    x = np.arange(300, dtype=np.uint16)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint16)
+    arrays = {"x_train": x[:200], "y_train": np.arange(200) % 4, "x_test": x[200:], "y_test": np.arange(100) % 4}
+    monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: arrays, RECIPE))
+    loaded = tasks.load("tiny", tmp_path)
+    parts = [set(np.unique(getattr(loaded, f"x_{part}"))) for part in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [180, 20, 100]
+    assert len(parts[0] | parts[1] | parts[2]) == 300
+    np.testing.assert_array_equal(tasks.load("tiny", tmp_path).x_val, loaded.x_val)
+
+
+def test_moved_samples_are_shifted_copies() -> None:
+    x = np.arange(1, 26, dtype=np.float32).reshape(1, 5, 5, 1).repeat(40, axis=0)
+    out = training.moved(x, (1, 2), np.random.default_rng(0))
+    padded = np.pad(x[0], ((1, 1), (2, 2), (0, 0)))
+    crops = [padded[i : i + 5, j : j + 5] for i in range(3) for j in range(5)]
+    assert all(any(np.array_equal(sample, crop) for crop in crops) for sample in out)
+    assert training.moved(x, (0, 0), np.random.default_rng(0)) is x
+
+
+def test_images_are_mirrored_in_every_other_epoch(data: Dataset) -> None:
+    recipe = tasks.Recipe(batch_size=64, flip=True)
+    batches = training.Batches(data, recipe, 0)
+    first, _ = batches[0]
+    batches.on_epoch_end()
+    second, _ = batches[0]
+    both = np.concatenate([first, second])
+    for sample in data.x_train:
+        assert np.isclose(both, sample).all(axis=(1, 2, 3)).any()
+        assert np.isclose(both, sample[:, ::-1]).all(axis=(1, 2, 3)).any()
+
+
+def test_a_stopped_benchmark_goes_on(monkeypatch, data: Dataset, tmp_path: Path) -> None:
+    monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
+    monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())
+    monkeypatch.setattr(benchmark, "_data", lambda *_: data)
+    done: list[str] = []
+    monkeypatch.setattr(benchmark, "parse", lambda name: (done.append(name), methods.parse(name))[1])
+    cells = [grids.Cell("tiny", "tiny", "A", "loose", 1), grids.Cell("tiny", "tiny", "B", "loose", 1, 1)]
+    todo = list(grids.runs(cells, 1, ["dense", "ours"]))
+    settings, path = benchmark.Settings(tmp_path, tmp_path / "cache", jit=False), tmp_path / "results.jsonl"
+    benchmark.go(todo[:1], settings, path)
+    assert done == ["dense"]
+    benchmark.go(todo, settings, path)
+    assert done == ["dense", "ours", "dense", "ours"]
+    benchmark.go(todo, settings, path)
+    assert len(done) == len(results.read(path)) == 4
+    assert len({results.key(result) for result in results.read(path)}) == 4
+    path.write_text(path.read_text() + '{"task": "ti')
+    with pytest.raises(ValueError, match="line 5"):
+        results.read(path)
+
+
+def _synthetic() -> list[results.Result]:
+    rng, found = np.random.default_rng(0), []
+    for method in ("dense", "ours", "uniform", "cubic_l2"):
+        for level, cut in (("loose", 0.5), ("tight", 0.2)):
+            for seed in range(3):
+                dense = method == "dense"
+                level_, cost = ("none", 1.0) if dense else (level, cut)
+                found.append({
+                    "task": "t", "network": "n", "scenario": "A", "level": level_, "method": method, "seed": seed,
+                    "epochs": "6", "samples": 100, "budget": {} if dense else {"flash": 1000}, "engine": "tflm",
+                    **{k: 0.9 * cost**0.1 + 0.01 * rng.random() for k in ("int8", "val", "test")},
+                    "arena": int(9000 * cost), "flash": int(40000 * cost), "macs": int(5e6 * cost),
+                    "widths": [4, 10], "seconds": 10.0,
+                })  # fmt: skip
+    return found
+
+
+def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(result) + "\n" for result in _synthetic()))
+    benchmark.report(path)
+    table = path.with_name("table.md").read_text()
+    assert table.count("###") == 2
+    assert table.index("| dense |") < table.index("| ours |")  # the best first
+    assert "Budget: flash 1,000." in table
+    assert path.with_name("pareto.png").stat().st_size > 10_000
+    axes = pareto(results.read(path)).axes
+    assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]
+    with pytest.raises(ValueError, match="Received: none"):
+        pareto([])
+
+
+def test_pieces_make_the_whole_grid() -> None:
+    whole = list(grids.runs(*grids.GRIDS["small"]))
+    pieces = [grids.piece(whole, k, 7) for k in range(1, 8)]
+    assert [run for part in pieces for run in part] == whole
+    with pytest.raises(ValueError, match="0/7"):
+        grids.piece(whole, 0, 7)
+
+
+def test_a_wrong_method_is_told() -> None:
+    with pytest.raises(ValueError, match="'magic'"):
+        methods.parse("magic:strength=1")
