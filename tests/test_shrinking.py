@@ -180,6 +180,21 @@ def test_what_is_learned_before_an_error_stays(always: list[int]) -> None:
     assert int(gated.optimizer.iterations) == 3 * 6
 
 
+def test_exclusions_from_weight_decay_stay(always: list[int]) -> None:
+    gated = _gated()
+    gated.compile(keras.optimizers.SGD(1e-9, weight_decay=5e8), gated.loss)
+    gated.optimizer.exclude_from_weight_decay(var_names=["gamma"])
+    x, y = _data(gated)
+    gates_of(gated).mask.assign(np.arange(gates_of(gated).count) % 2)
+    tfmcu_prune.fit(gated, x, y, batch_size=8, epochs=3, verbose=0, callbacks=[PruneCallback(0, 1)])
+    norms = [layer for layer in tfmcu_prune.strip(gated).layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert always
+    for norm in norms:
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(norm.gamma), 1, atol=1e-4)
+    kernels = [w for w in tfmcu_prune.strip(gated).trainable_weights if w.name == "kernel"]
+    assert max(np.abs(keras.ops.convert_to_numpy(kernel)).max() for kernel in kernels) < 0.01  # these decay
+
+
 def test_an_optimizer_that_cannot_be_cut(always: list[int], caplog: pytest.LogCaptureFixture) -> None:
     gated = _gated()
     gated.compile(keras.optimizers.Adafactor(0.01), gated.loss)

@@ -106,15 +106,13 @@ class PruneCallback(keras.callbacks.Callback):
         self._resources = self._resources.within(kept)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        due = self.is_due(batch)
+        due, last = self.is_due(batch), self._last or 0
         self._step = self._epoch_start + batch + 1
-        if not due:
-            return
-        if self._step >= (self._last or 0):
+        if due and self._step >= last:
             self._freeze()
-        else:
+        elif due:
             self._update()
-            self._next = min(self._step + self._every, self._last)
+            self._next = min(self._step + self._every, last)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._last is None:  # the first epoch has told how many steps one has

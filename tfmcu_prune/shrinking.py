@@ -113,6 +113,7 @@ def _twin(gated: keras.Model) -> _Twin:
     layer = gates_of(gated)
     model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget)
     model.compile_from_config(gated.get_compile_config())
+    _exclude_alike(gated.optimizer, model.optimizer)
     model.optimizer.build(model.trainable_variables)
     keep, index = np.append(kept, True), dict[int, Any]()
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
@@ -128,6 +129,19 @@ def _twin(gated: keras.Model) -> _Twin:
     result = _Twin(model, kept, places)
     result.push()
     return result
+
+
+def _exclude_alike(source: Any, target: Any) -> None:
+    """Exclude the same variables from weight decay, which an optimizer's configuration leaves out.
+
+    Keras has no public way to read this, so two attributes of the optimizer are read if they are there.
+    """
+    source, target = (getattr(optimizer, "inner_optimizer", optimizer) for optimizer in (source, target))
+    if getattr(source, "_exclude_from_weight_decay", None):
+        raise _NotSliceable("exclude_from_weight_decay(var_list=...) names variables; give var_names instead")
+    pattern = getattr(source, "_exclude_from_weight_decay_pattern", None)
+    if pattern is not None:
+        target.exclude_from_weight_decay(var_names=[pattern.pattern])
 
 
 def _variables(model: keras.Model) -> Iterator[Any]:
@@ -149,7 +163,7 @@ def _slots(gated: keras.Model, small: keras.Model, index: dict[int, Any]) -> Ite
 
 
 class _NotSliceable(ValueError):
-    """An optimizer whose state cannot be cut with the weights."""
+    """An optimizer that cannot be cut with the weights."""
 
 
 class _Relay(keras.callbacks.Callback):

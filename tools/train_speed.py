@@ -1,0 +1,155 @@
+"""Wall time of a pruned training against that of the dense network: the same data, batches and epochs.
+
+Three fits a round, each in a process of its own, in turn: `dense` (model.fit), `masked` (model.fit of the gated model)
+and `shrinking` (tfmcu_prune.fit). The budget is a tenth of the dense MACs. Time is that of `fit` as a whole, first steps
+and tracing included; `steady` leaves the first epoch out; memory is the peak of the process, less that before `fit`.
+
+    python tools/train_speed.py --networks resnet8,mobilenet_v2,vgg_small --epochs 10 --samples 10000 --rounds 3
+
+CIFAR-10 comes from --data (a folder with cifar10.npz) or keras.datasets. Goes on where results.jsonl ends.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from tfmcu_prune.files import replacing
+from tfmcu_prune.tables import render
+
+NETWORKS = flags.DEFINE_list("networks", ["resnet8", "mobilenet_v2", "vgg_small"], "Names of the zoo, or vgg7.")
+EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs of each fit.")
+SAMPLES = flags.DEFINE_integer("samples", 10_000, "Training samples.")
+BATCH = flags.DEFINE_integer("batch", 128, "Samples a step.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; medians count.")
+SHARE = flags.DEFINE_float("share", 0.1, "MACs of the pruned network, as a part of the dense one's.")
+JIT = flags.DEFINE_bool("jit", False, "Compile with XLA.")
+DATA = flags.DEFINE_string("data", "../shared/data", "Folder of cifar10.npz.")
+OUTPUT = flags.DEFINE_string("output", "build/train_speed", "Folder of results.jsonl and table.md.")
+ONE = flags.DEFINE_string("one", "", "NETWORK:KIND:SEED of one fit, printed as JSON; used by this script itself.")
+KINDS = ("dense", "masked", "shrinking")
+
+
+def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
+    import keras
+    from bench import networks
+    from bench.tasks import load
+
+    import tfmcu_prune
+    from tfmcu_prune.callback import converted_cost
+
+    data = load("cifar10", Path(DATA.value), limit=SAMPLES.value)
+    keras.utils.set_random_seed(seed)
+    model = networks.NETWORKS[network]((32, 32, 3), 10)
+    if kind != "dense":
+        dense = converted_cost(keras.models.clone_model(model))
+        model = tfmcu_prune.prunable(model, tfmcu_prune.Budget(macs=round(SHARE.value * dense.macs)))
+    steps = EPOCHS.value * -(-len(data.x_train) // BATCH.value)
+    schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    model.compile(
+        keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT.value
+    )
+    clock = _Clock()
+    fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
+    callbacks = [clock] if kind == "dense" else [tfmcu_prune.PruneCallback(), clock]
+    before, start = _peak(), time.perf_counter()
+    fit(data.x_train, data.y_train, batch_size=BATCH.value, epochs=EPOCHS.value, verbose=0, callbacks=callbacks)
+    seconds, mib = time.perf_counter() - start, _peak() - before
+    accuracy = model.evaluate(data.x_test, data.y_test, batch_size=500, verbose=0)[1]
+    return {
+        "network": network, "kind": kind, "seed": seed, "epochs": EPOCHS.value, "samples": SAMPLES.value,
+        "backend": keras.backend.backend(), "seconds": seconds, "steady": seconds - clock.first, "mib": mib,
+        "accuracy": accuracy, "seconds_an_epoch": clock.epochs,
+    }  # fmt: skip
+
+
+def _Clock() -> Any:  # noqa: N802
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        """Seconds to the end of each epoch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.epochs: list[float] = []
+            self.last = time.perf_counter()
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.last = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            now = time.perf_counter()
+            self.epochs.append(now - self.last)
+            self.last = now
+
+        @property
+        def first(self) -> float:
+            return self.epochs[0]
+
+    return Clock()
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def rows(results: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    settings = dict.fromkeys((r["network"], r["epochs"], r["samples"], r["backend"]) for r in results)
+    for setting in settings:
+        mine = [r for r in results if (r["network"], r["epochs"], r["samples"], r["backend"]) == setting]
+        for kind in KINDS:
+            runs = {r["seed"]: r for r in mine if r["kind"] == kind}
+            dense = {r["seed"]: r for r in mine if r["kind"] == "dense"}
+            both = [seed for seed in runs if seed in dense]
+            if not both:
+                continue
+            ratio = {
+                key: statistics.median(runs[s][key] / dense[s][key] for s in both) for key in ("seconds", "steady")
+            }
+            accuracy = " ".join(f"{100 * run['accuracy']:.1f}" for run in runs.values())
+            yield (
+                *setting, kind, f"{statistics.median(r['seconds'] for r in runs.values()):.0f}",
+                f"{total:.2f}", f"{steady:.2f}",
+                f"{statistics.median(r['mib'] for r in runs.values()):.0f}", accuracy,
+            )  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    if ONE.value:
+        network, kind, seed = ONE.value.split(":")
+        print(json.dumps(run_one(network, kind, int(seed))))
+        return
+    folder = Path(OUTPUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = folder / "results.jsonl"
+    results = [json.loads(line) for line in saved.read_text().splitlines()] if saved.exists() else []
+    done = {(r["network"], r["kind"], r["seed"], r["epochs"], r["samples"]) for r in results}
+    for seed in range(ROUNDS.value):
+        for network in NETWORKS.value:
+            for kind in KINDS:
+                if (network, kind, seed, EPOCHS.value, SAMPLES.value) in done:
+                    continue
+                command = [sys.executable, *argv[:1], *sys.argv[1:], f"--one={network}:{kind}:{seed}"]
+                run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                results.append(json.loads(run.stdout.splitlines()[-1]))
+                print(json.dumps(results[-1]), flush=True)
+                with saved.open("a") as lines:
+                    lines.write(json.dumps(results[-1]) + "\n")
+    header = ("network", "epochs", "samples", "backend", "fit", "seconds", "ratio", "steady", "MiB", "test accuracy, %")
+    table = render(header, rows(results), width=140)
+    print(table)
+    with replacing(folder / "table.md") as path:
+        path.write_text(f"```\n{table}\n```\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
