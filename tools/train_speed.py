@@ -1,8 +1,8 @@
 """Wall time of a pruned training against that of the dense network: the same data, batches and epochs.
 
 Three fits a round, each in a process of its own, in turn: `dense` (model.fit), `masked` (model.fit of the gated model)
-and `shrinking` (tfmcu_prune.fit). The budget is a tenth of the dense MACs. Time is that of `fit` as a whole, first steps
-and tracing included; `steady` leaves the first epoch out; memory is the peak of the process, less that before `fit`.
+and `shrinking` (tfmcu_prune.fit). The budget is a tenth of the dense MACs. Time is that of `fit` as a whole, tracing
+included; `steady` leaves the first epoch out; memory is the peak of the process, less that before `fit`.
 
     python tools/train_speed.py --networks resnet8,mobilenet_v2,vgg_small --epochs 10 --samples 10000 --rounds 3
 
@@ -112,9 +112,9 @@ def rows(results: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
             both = [seed for seed in runs if seed in dense]
             if not both:
                 continue
-            ratio = {
-                key: statistics.median(runs[s][key] / dense[s][key] for s in both) for key in ("seconds", "steady")
-            }
+            total, steady = (
+                statistics.median(runs[s][key] / dense[s][key] for s in both) for key in ("seconds", "steady")
+            )
             accuracy = " ".join(f"{100 * run['accuracy']:.1f}" for run in runs.values())
             yield (
                 *setting, kind, f"{statistics.median(r['seconds'] for r in runs.values()):.0f}",
