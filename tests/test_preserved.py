@@ -47,8 +47,9 @@ def _configurations(graph: Graph) -> list[dict[str, Any]]:
     return [
         {
             **{name: value for name, value in call.layer.get_config().items() if name not in RESOLVED},
-            **{"name": call.name, "class": type(call.layer)},
-            **{"weights": [weight.shape for weight in getattr(call.layer, "weights", ())]},
+            "name": call.name,
+            "class": type(call.layer),
+            "weights": [weight.shape for weight in getattr(call.layer, "weights", ())],
         }
         for call in sorted(graph.calls, key=lambda call: call.name)
     ]
