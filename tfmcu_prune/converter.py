@@ -19,7 +19,7 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.errors import UnsupportedLayer
-from tfmcu_prune.rules import Array
+from tfmcu_prune.rules import Array, is_augmentation
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
 from tfmcu_prune.tflm.improve import optimize
@@ -46,7 +46,7 @@ def convert(model: keras.Model, calibration: Any, *, optimize_arena: bool = True
     samples = _calibration_arrays(model, calibration)
     if keras.backend.backend() != "tensorflow":
         return _convert_elsewhere(model, samples, optimize_arena)
-    graph = graphs.read(_float32(model))
+    graph = graphs.read(_for_inference(model))
     inputs = [layer.name for layer in graph.input_layers.values()]
     data = compact(
         _to_tflite(graph, samples), functools.partial(_keras_name, graph), inputs=inputs, outputs=_output_names(graph)
@@ -93,17 +93,20 @@ else:
 """
 
 
-def _float32(model: keras.Model) -> keras.Model:
-    """The model with every layer computing in float32, so that no cast of mixed precision is converted."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        return model
+def _for_inference(model: keras.Model) -> keras.Model:
+    """The model as it is converted: in float32, without casts of mixed precision; recurrent layers unrolled.
+
+    The converter of TensorFlow 2.21 crashes where it quantizes the loop of a recurrent layer.
+    """
     graph = graphs.read(model)
+    changes = {id(call.layer): _changes(call.layer) for call in graph.calls}
+    if not any(changes.values()):
+        return model
     made: dict[int, Any] = {}
 
     def make(call: graphs.Call) -> Any:
         if id(call.layer) not in made:
-            changes = {"dtype": "float32"} if isinstance(call.layer, keras.Layer) else {}
-            made[id(call.layer)] = graphs.copy_layer(call, **changes)
+            made[id(call.layer)] = graphs.copy_layer(call, **changes[id(call.layer)])
         return made[id(call.layer)]
 
     copy = graphs.replay(graph, make)
@@ -111,6 +114,20 @@ def _float32(model: keras.Model) -> keras.Model:
         if isinstance(call.layer, keras.Layer):
             made[id(call.layer)].set_weights(call.layer.get_weights())
     return copy
+
+
+def _changes(layer: Any) -> dict[str, Any]:
+    """The entries of a layer's configuration that conversion changes."""
+    changes: dict[str, Any] = {}
+    if isinstance(layer, keras.Layer) and layer.compute_dtype != "float32":
+        changes["dtype"] = "float32"
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Bidirectional):
+        for name in {"layer", "backward_layer"} & set(config):
+            changes[name] = {**config[name], "config": {**config[name]["config"], "unroll": True}}
+    elif "unroll" in config and not config["unroll"]:
+        changes["unroll"] = True
+    return changes
 
 
 def _calibration_arrays(model: keras.Model, calibration: Any) -> list[Array]:
@@ -157,22 +174,23 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
     weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
 
-    def representative() -> Iterator[list[Array]]:
+    def representative() -> Iterator[dict[str, Array]]:
         for index in range(len(samples[0])):
-            yield [array[index : index + 1] for array in samples]
+            yield {name: array[index : index + 1] for name, array in zip(names, samples, strict=True)}
 
     def run(*inputs: Any) -> list[Any]:
         tensors = dict(zip(graph.input_layers, inputs, strict=True))
         with keras.StatelessScope(state_mapping=weights):  # as constants
             for index, call in enumerate(graph.calls):
                 with tf.name_scope(f"call{index}"):
-                    graphs.run_call(call, tensors)
+                    graphs.run_call(call, tensors, _unchanged if is_augmentation(call.layer) else None)
         return [tensors[id] for id in graph.output_ids()]
 
     spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=t.name) for t in graph.input_layers.values()]
     module = tf.Module()
     module.run = tf.function(run)
     function = module.run.get_concrete_function(*spec)
+    names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(spec)]]  # the converter reorders its inputs
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative
@@ -180,7 +198,12 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     converter.inference_input_type = converter.inference_output_type = tf.int8
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")  # it makes one itself
         return bytes(converter.convert())
+
+
+def _unchanged(images: Any, **settings: Any) -> Any:
+    return images
 
 
 @contextlib.contextmanager

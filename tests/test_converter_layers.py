@@ -1,0 +1,83 @@
+"""Conversion of every layer and pattern that TensorFlow Lite Micro has operators for."""
+
+from __future__ import annotations
+
+import keras
+import more_nets
+import numpy as np
+import pytest
+from keras import layers
+from networks import inputs_for, outputs_of, random_mask, randomize
+
+import tfmcu_prune
+from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.resources import evaluate, peak_sram, resource_model
+from tfmcu_prune.tflm import run
+
+# TensorFlow Lite Micro or its converter lacks an operator in int8 -> what the error says
+REFUSED = {
+    "upsampling": "TILE",
+    "layer_norm": "floating point",
+    "group_norm": "floating point",
+    "lstm": "floating point",
+    "embedding": "SELECT",
+    "repeat_vector": "TILE",
+    "operators": "floating point",
+}
+# Dead after the mask, TensorFlow's to refuse, or with no int8 kernel: nothing to compare
+LEFT_OUT = {"volume", "softmax_channels", "smooth_activations", "time_distributed"}
+# Layers with no row in the table of operators: their cost is an estimate until they are converted
+ESTIMATED = {"gru", "simple_rnn", "bidirectional", "rnn_states", "attention", "dot", "ops_mixing", "transposed_1d"}
+CONVERTIBLE = [net for net in more_nets.MORE if net.__name__ not in {*REFUSED, *LEFT_OUT}]
+
+
+@pytest.mark.parametrize("net", CONVERTIBLE, ids=lambda net: net.__name__)
+def test_the_file_computes_and_costs_what_the_model_does(net) -> None:
+    model = randomize(net())
+    channels, gated = channel_groups(model), tfmcu_prune.prunable(model)
+    mask = random_mask(channels, 0)
+    tfmcu_prune.set_mask(gated, mask)
+    small = tfmcu_prune.strip(gated)
+    inputs = inputs_for(model, samples=20)
+    data = tfmcu_prune.convert(small, inputs, optimize_arena=False)
+    real = outputs_of(small, inputs)
+    ran = np.concatenate([np.ravel(output) for output in keras.tree.flatten(run(data, inputs))])
+    assert np.corrcoef(ran, real)[0, 1] > 0.98
+    assert np.abs(ran - real).max() < 0.2 * np.ptp(real)
+    if net.__name__ not in ESTIMATED:
+        forms, footprint = resource_model(channels), tfmcu_prune.footprint(data)
+        sizes = forms.sizes(mask)
+        assert footprint.macs == evaluate(forms, sizes).macs
+        assert max(operator.live for operator in footprint.operators) == peak_sram(forms, sizes)
+        assert abs(footprint.flash - evaluate(forms, sizes).flash) <= 1024
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_does_not_run_is_named(name: str) -> None:
+    model = randomize(getattr(more_nets, name)())
+    with pytest.raises(tfmcu_prune.UnsupportedLayer, match=f"The layer '.*{REFUSED[name]}"):
+        tfmcu_prune.convert(model, inputs_for(model))
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_calibration_reaches_its_input(names: tuple[str, str], as_dict: bool) -> None:
+    """The converter of TensorFlow puts inputs into an order of its own; ranges that differ show which got which."""
+    wide, narrow = keras.Input((12, 2), name=names[0]), keras.Input((6, 6, 2), name=names[1])
+    x = layers.GlobalMaxPooling1D()(layers.Conv1D(5, 3)(wide))
+    x = layers.Concatenate()([x, layers.GlobalMaxPooling2D()(layers.Conv2D(5, 3)(narrow))])
+    given = {names[0]: wide, names[1]: narrow} if as_dict else [wide, narrow]
+    model = randomize(keras.Model(given, layers.Dense(3)(x)))
+    inputs = inputs_for(model, 20)
+    ran, real = np.ravel(run(tfmcu_prune.convert(model, inputs), inputs)), outputs_of(model, inputs)
+    assert np.abs(ran - real).max() < 0.05 * np.ptp(real)
+
+
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM, layers.SimpleRNN])
+def test_recurrent_layers_are_unrolled(kind) -> None:
+    inputs = keras.Input((4, 3))
+    model = randomize(keras.Model(inputs, layers.Dense(3)(kind(5)(layers.Conv1D(4, 2, activation="relu")(inputs)))))
+    samples = inputs_for(model, 20)
+    ran, real = np.ravel(run(tfmcu_prune.convert(model, samples), samples)), outputs_of(model, samples)
+    assert np.abs(ran - real).max() < 0.1 * np.ptp(real)
+    assert not model.layers[2].get_config()["unroll"]
