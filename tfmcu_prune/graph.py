@@ -164,7 +164,12 @@ def run_call(call: Call, tensors: dict[int, Any], layer: Callable[..., Any] | No
 
 
 def copy_layer(call: Call, **changes: Any) -> Any:
-    """Return a new, unbuilt layer with the call's name and its layer's configuration, with some entries changed."""
+    """Return a new, unbuilt layer with the call's name and its layer's configuration, with some entries changed.
+
+    A Lambda, which has no weights and whose function no configuration holds for sure, is returned as it is.
+    """
+    if isinstance(call.layer, keras.layers.Lambda) and not changes:
+        return call.layer
     config = {**call.layer.get_config(), **changes}
     if isinstance(call.layer, keras.Layer):
         config["name"] = call.name
