@@ -14,7 +14,6 @@ from tfmcu_prune.rules.flow import (
     Labels,
     Rule,
     Size,
-    channel_row,
     keep,
     kept_shape,
     merge,
@@ -70,6 +69,14 @@ def swap(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
     return Flow(np.swapaxes(inputs[0], *pair))
 
 
+def move(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
+    config, rank = _config(call), inputs[0].ndim
+    source, destination = _axes(config["source"], rank), _axes(config["destination"], rank)
+    if source is None or destination is None:
+        return keep(call, inputs, labels, f"{call.name} moves the batch axis")
+    return Flow(np.moveaxis(inputs[0], source, destination))
+
+
 def moved(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
     """An axis of size one more or less."""
     return Flow(_spread_again(inputs[0].reshape(output_shape(call))))
@@ -108,6 +115,14 @@ def split(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
     return Flow(
         outputs, sizes={"indices_or_sections": Size(line, lambda kept: [int(kept[:end].sum()) for end in ends])}
     )
+
+
+def unstack(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
+    """The slices along an axis of places; single channels keep."""
+    axes = _axes(_config(call).get("axis", 0), inputs[0].ndim)
+    if axes is None or axes[0] in varying_axes(inputs[0]):
+        return keep(call, inputs, labels, f"{call.name} picks single channels")
+    return Flow(tuple(map(_spread_again, np.moveaxis(inputs[0], axes[0], 0))))
 
 
 def get_item(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
@@ -176,33 +191,45 @@ def _spread_again(a: Array) -> Array:
     return a
 
 
-def resized(call: Call, inputs: Sequence[Array], labels: Labels) -> Flow:
-    channel_row(inputs[0], labels, call)
-    return windowed(call, inputs, labels)
-
-
 _UNARY = (
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu"),
     *("LogSigmoid", "Softplus", "Softsign", "HardTanh", "HardShrink", "SoftShrink", "TanhShrink", "Threshold"),
-    *("SquarePlus", "SparsePlus", "SparseSigmoid", "SoftmaxFree", "Absolute", "Abs", "Negative", "Sign", "Clip"),
+    *("Squareplus", "SparsePlus", "SparseSigmoid", "Absolute", "Abs", "Fabs", "Negative", "Sign", "Clip"),
     *("Exp", "Exp2", "Expm1", "Log", "Log10", "Log1p", "Log2", "Sqrt", "Rsqrt", "Square", "Reciprocal", "Round"),
-    *("Rint", "Floor", "Ceil", "Trunc", "Sin", "Cos", "Tan", "Sinh", "Cosh", "Tanh", "Arctan", "Arcsinh", "Erf"),
-    *("Cast", "SaturateCast", "StopGradient", "Identity", "Copy", "Isfinite", "Isnan", "Isinf", "LogicalNot"),
+    *("Cbrt", "Floor", "Ceil", "Trunc", "Sin", "Cos", "Tan", "Sinh", "Cosh", "Tanh", "Arctan", "Arcsinh", "Erf"),
+    *("Erfc", "Erfinv", "Arcsin", "Arccos", "Arctanh", "Arccosh", "Sinc", "NanToNum", "OnesLike", "ZerosLike"),
+    *("Cast", "SaturateCast", "StopGradient", "Copy", "Isfinite", "Isnan", "Isinf", "LogicalNot"),
 )
 _BINARY = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan", "FloorDivide", "Mod", "Power"),
-    *("Maximum", "Minimum", "Arctan2", "SquaredDifference", "Where", "Greater", "GreaterEqual", "Less", "LessEqual"),
+    *(
+        "Maximum",
+        "Minimum",
+        "Fmax",
+        "Fmin",
+        "Fmod",
+        "Arctan2",
+        "Hypot",
+        "Logaddexp",
+        "Where",
+        "Greater",
+        "GreaterEqual",
+        "Less",
+        "LessEqual",
+    ),
     *("Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalXor"),
 )
 
 OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys([*_UNARY, *_BINARY], elementwise),
-    **dict.fromkeys(["Softmax", "LogSoftmax", "Logsumexp"], softmax),
-    **dict.fromkeys(["Mean", "Sum", "Max", "Min", "Amax", "Amin", "Prod", "Var", "Std", "All", "Any"], reduction),
+    **dict.fromkeys(["Softmax", "LogSoftmax"], softmax),
+    **dict.fromkeys(
+        ["Mean", "Sum", "Max", "Min", "Amax", "Amin", "Prod", "Var", "Std", "All", "Any", "Logsumexp"], reduction
+    ),
     "Reshape": reshape,
     "Transpose": transpose,
-    "SwapAxes": swap,
     "Swapaxes": swap,
+    "Moveaxis": move,
     **dict.fromkeys(["ExpandDims", "Squeeze"], moved),
     "Flip": flipped,
     "Concatenate": concatenate,
@@ -210,11 +237,25 @@ OPERATIONS: dict[str, Rule] = {
     "Split": split,
     "GetItem": get_item,
     "Pad": padded,
-    **dict.fromkeys(["MaxPool", "AveragePool", "Resize"], resized),
+    "Unstack": unstack,
+    **dict.fromkeys(["MaxPool", "AveragePool", "Resize", "CropImages", "PadImages"], windowed),
     **dict.fromkeys(
         ["Matmul", "Dot", "Einsum", "Tensordot", "Inner", "Outer", "Conv", "DepthwiseConv", "SeparableConv"]
         + ["ConvTranspose", "Take", "TakeAlongAxis", "Cumsum", "Cumprod", "Argmax", "Argmin", "TopK", "Sort", "Norm"]
-        + ["Normalize", "LayerNorm", "OneHot", "Roll", "Tile", "Repeat", "BroadcastTo", "DotProductAttention"],
+        + [
+            "Normalize",
+            "LayerNorm",
+            "RMSNorm",
+            "Glu",
+            "DepthToSpace",
+            "SpaceToDepth",
+            "OneHot",
+            "Roll",
+            "Tile",
+            "Repeat",
+            "BroadcastTo",
+            "DotProductAttention",
+        ],
         keep,
     ),
 }
