@@ -165,11 +165,12 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
         tensors = dict(zip(graph.input_layers, inputs, strict=True))
         with keras.StatelessScope(state_mapping=weights):  # as constants
             for index, call in enumerate(graph.calls):
-                with tf.name_scope(f"call{index}"):
+                with tf.name_scope(f"call{index:06d}"):  # the converter sorts by names: digits, and "input" behind
                     graphs.run_call(call, tensors)
         return [tensors[id] for id in graph.output_ids()]
 
-    spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=t.name) for t in graph.input_layers.values()]
+    inputs = enumerate(graph.input_layers.values())
+    spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=f"input{index:06d}") for index, t in inputs]
     module = tf.Module()
     module.run = tf.function(run)
     function = module.run.get_concrete_function(*spec)
@@ -208,9 +209,15 @@ def _keras_name(graph: graphs.Graph, name: str) -> str:
         return graph.calls[min(calls)].name
     output = re.fullmatch(r"(?:Stateful)?PartitionedCall:(\d+)", name)
     if output is not None:
-        return _output_names(graph)[int(output[1])]
-    given = re.fullmatch(r"serving_default_(.*):\d+", name)
-    return given[1] if given else name
+        return _output_names(graph)[_output_number(output[1], len(graph.output_ids()))]
+    given = re.fullmatch(r"serving_default_input(\d+):\d+", name)
+    return list(graph.input_layers.values())[int(given[1])].name if given else name
+
+
+def _output_number(digits: str, count: int) -> int:
+    """The output that a name means; the converter makes names unique by more digits behind."""
+    found = [int(digits[:end]) for end in range(1, len(digits) + 1) if str(int(digits[:end])) == digits[:end]]
+    return max(number for number in found if number < count)
 
 
 def _output_names(graph: graphs.Graph) -> list[str]:

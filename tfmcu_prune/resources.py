@@ -155,7 +155,7 @@ def _live(program: Program) -> Array:
     last = len(program.operators) - 1
     first_use, last_use = dict.fromkeys(program.inputs, 0), dict.fromkeys(program.outputs, last)
     for index, operator in enumerate(program.operators):
-        first_use.setdefault(operator.output, index)
+        first_use.update(dict.fromkeys(operator.outputs, index))
         for a in operator.inputs:
             last_use[a] = max(last_use.get(a, 0), index)
     live = np.zeros((max(len(program.operators), 1), len(program.activations)))
@@ -167,19 +167,31 @@ def _live(program: Program) -> Array:
 
 def _scratch(operator: Operator, program: Program, forms: _Forms) -> Array:
     """Scratch of CMSIS-NN's int8 kernels on a core with DSP extension (../shared/tflm.md, 1.5)."""
-    one = forms.of(None)
-    window, column = operator.window
-    if operator.kind == "CONV_2D" and column and operator.kernel:
-        return 4 * window * forms.of(operator.kernel[0])
-    if operator.kind == "DEPTHWISE_CONV_2D" and column and operator.kernel:
-        return 2 * window * forms.of(operator.kernel[1])
+    nothing, one = forms.of(None) * 0, forms.of(None)
+    source, result = program.activations[operator.inputs[0]], program.activations[operator.output]
+    window = operator.window
+    axes = (float(_align(4 * (source.ndim + 1))) + 16) * one  # the resolved axes and an index
     if operator.kind == "AVERAGE_POOL_2D":
-        return 4 * forms.of(first_row(program.activations[operator.output]))
-    if operator.kind == "MEAN":
-        return 4 * forms.of(program.activations[operator.output]) + 32 * one
-    if operator.kind == "REDUCE_MAX":
-        return 32 * one
-    return 0 * one
+        return 4 * forms.of(first_row(result))
+    if operator.kind in ("MEAN", "SUM"):
+        return 4 * forms.of(result) + axes
+    if operator.kind in ("REDUCE_MAX", "REDUCE_MIN"):
+        return axes
+    if window is None or operator.kernel is None:
+        return nothing
+    places = source.shape[:2]
+    padding = window.padding(places) if window.same else [(0, 0), (0, 0)]
+    if operator.kind == "CONV_2D":
+        pointwise = window.elements == 1 and not np.any(padding) and window.groups == 1
+        return nothing if pointwise else 4 * window.elements * forms.of(first_row(source))
+    if operator.kind == "DEPTHWISE_CONV_2D":
+        apart = source.shape[-1] != result.shape[-1] or max(window.dilation) > 1
+        small = window.size == (3, 3) and max(before for before, _ in padding) <= 1
+        return nothing if apart or small else 2 * window.elements * forms.of(first_row(source))
+    if operator.kind == "TRANSPOSE_CONV":
+        row = (places[1] - 1) * window.strides[1] + max(window.size[1], window.strides[0])
+        return 4 * row * max(window.size[0], window.strides[0]) * forms.of(first_row(result))
+    return nothing
 
 
 def evaluate(model: ResourceModel, sizes: Array) -> Resources:
@@ -229,7 +241,7 @@ def _arena_moments(model: ResourceModel, n: Array) -> Array:
 
 def _tensors(program: Program) -> int:
     weights = sum(1 + o.bias for o in program.operators if o.kernel is not None)
-    return len(program.activations) + weights + sum(o.constants for o in program.operators)
+    return len(program.activations) + weights + sum(len(o.constants) for o in program.operators)
 
 
 def _persistent(program: Program) -> int:
