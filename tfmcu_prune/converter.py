@@ -19,6 +19,7 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.errors import UnsupportedLayer
+from tfmcu_prune.rewrites import rewritten
 from tfmcu_prune.rules import Array
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
@@ -157,6 +158,8 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
     weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
 
+    functions = [_gathering(call.layer) or rewritten(call.layer) for call in graph.calls]
+
     def representative() -> Iterator[list[Array]]:
         for index in range(len(samples[0])):
             yield [array[index : index + 1] for array in samples]
@@ -166,7 +169,7 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
         with keras.StatelessScope(state_mapping=weights):  # as constants
             for index, call in enumerate(graph.calls):
                 with tf.name_scope(f"call{index:06d}"):  # the converter sorts by names: digits, and "input" behind
-                    graphs.run_call(call, tensors)
+                    graphs.run_call(call, tensors, functions[index])
         return [tensors[id] for id in graph.output_ids()]
 
     inputs = enumerate(graph.input_layers.values())
@@ -182,6 +185,13 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         return bytes(converter.convert())
+
+
+def _gathering(layer: Any) -> Any:
+    """An Embedding without what Keras does for negative indices."""
+    import tensorflow as tf
+
+    return (lambda x: tf.gather(layer.embeddings, x)) if type(layer) is keras.layers.Embedding else None
 
 
 @contextlib.contextmanager

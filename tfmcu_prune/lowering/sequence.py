@@ -10,6 +10,7 @@ import numpy as np
 from tfmcu_prune.graph import Call
 from tfmcu_prune.lowering.elementwise import constant, transposed
 from tfmcu_prune.program import Builder
+from tfmcu_prune.rewrites import AT_EVERY_PLACE
 from tfmcu_prune.rules import Array, Flow, first_row
 
 
@@ -22,14 +23,13 @@ def _normalized(program: Builder, call: Call, index: int, axes: Sequence[int], c
     """(x - mean) / sqrt(variance + epsilon), as `converter` writes it; without the mean where not centered."""
     labels = program.activations[index]
     one, sizes = _over(labels, axes), (4 * len(axes),)
-    if centered:
-        mean = program.emit("MEAN", call, [index], one, constants=sizes)
-        square = program.emit("SQUARED_DIFFERENCE", call, [index, mean], labels)
-        index = program.emit("SUB", call, [index, mean], labels)
-    else:
-        square = program.emit("MUL", call, [index, index], labels)
+    mean = program.emit("MEAN", call, [index], one, constants=sizes) if centered else index
+    kind = "SQUARED_DIFFERENCE" if centered else "MUL"
+    square = program.emit(kind, call, [index, mean], labels)
     variance = program.emit("MEAN", call, [square], one, constants=sizes)
     inverse = program.emit("RSQRT", call, [constant(program, call, variance, "ADD", None)], one)
+    if centered:
+        index = program.emit("SUB", call, [index, mean], labels)
     return program.emit("MUL", call, [index, inverse], labels)
 
 
@@ -56,9 +56,9 @@ def group_norm(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) 
     places = range(labels.ndim - 1)
     if groups == labels.shape[-1]:
         return _scaled(program, call, _normalized(program, call, index, list(places), True))
-    apart = labels.reshape(*labels.shape[:-1], groups, -1)
-    index = program.emit("RESHAPE", call, [index], apart, constants=(4 * apart.ndim + 4,))
-    index = _normalized(program, call, index, [*places, labels.ndim], True)
+    apart = labels.reshape(-1, groups, labels.shape[-1] // groups)
+    index = program.emit("RESHAPE", call, [index], apart, constants=(16,))
+    index = _normalized(program, call, index, [0, 2], True)
     return _scaled(program, call, program.reshape(call, index, labels))
 
 
@@ -84,9 +84,6 @@ def time_distributed(lowering_for: Callable[[Call], Callable[..., int | tuple[in
         return program.emit("RESHAPE", call, [packed], labels, constants=(4 * labels.ndim + 4,))
 
     return lowering
-
-
-AT_EVERY_PLACE = {"Dense", "Activation", "ReLU", "LeakyReLU", "Dropout", "Rescaling", "BatchNormalization"}
 
 
 def matmul(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:

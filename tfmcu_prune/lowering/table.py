@@ -108,6 +108,7 @@ TABLE: dict[str, Lowering] = {
     **_rows(movement.pad, "ZeroPadding#", "Pad"),
     **_rows(movement.crop, "Cropping#", "CenterCrop"),
     **_rows(movement.resize(""), "Resizing", "Resize", "UpSampling#"),
+    **_rows(movement.repeat_vector, "RepeatVector"),
     **_rows(movement.reshape, "Flatten", "Reshape", "ExpandDims", "Squeeze"),
     **_rows(movement.transpose, "Permute", "Transpose", "SwapAxes", "Swapaxes"),
     **_rows(movement.reverse, "Flip"),

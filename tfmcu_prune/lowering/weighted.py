@@ -41,8 +41,6 @@ def conv(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int
     if layer.padding == "causal":
         index = program.four(call, _causal(program, call, program.like(call, index, 2)))
     rows, out = flow.weights["kernel"][-2:]
-    if rows is None:  # as many groups as channels
-        rows = np.zeros(0, np.int64)
     index = program.emit(
         "CONV_2D", call, [index], _output(program, flow, index), kernel=(rows, out, window.elements),
         bias=layer.use_bias, macs=(rows, window.elements), window=window,
