@@ -9,7 +9,9 @@ import numpy as np
 from tfmcu_prune.program import Program
 from tfmcu_prune.tflm.schema import read_model
 
-Row = tuple[str, tuple[int, ...], tuple[int, ...]]  # operator, elements of the activations it reads, and of those it writes
+Row = tuple[
+    str, tuple[int, ...], tuple[int, ...]
+]  # operator, elements of the activations it reads, and of those it writes
 
 
 def rows_of_file(data: bytes) -> list[tuple[Row, str]]:

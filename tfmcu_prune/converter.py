@@ -184,7 +184,32 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     converter.inference_input_type = converter.inference_output_type = tf.int8
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-        return bytes(converter.convert())
+        try:
+            return bytes(converter.convert())
+        except Exception as error:
+            refused = _refused(graph, str(error))
+            if refused is None:
+                raise
+    raise refused
+
+
+def _refused(graph: graphs.Graph, message: str) -> UnsupportedLayer | None:
+    """What the converter says of operations that TFLite lacks, with the names of the layers."""
+    operations = dict.fromkeys(re.findall(r"'tf\.(\w+)' op is neither", message))
+    if not operations:
+        return None
+    kinds = ", ".join(operations)
+    close = {type(call.layer).__name__: call.name for call in graph.calls}
+    named = [name for kind, name in close.items() if any(part.lower() in kind.lower() for part in _words(operations))]
+    where = f" (look at {', '.join(named)})" if named else ""
+    return UnsupportedLayer(
+        f"The model {graph.name!r} needs the TensorFlow operations {kinds}, which TensorFlow Lite lacks{where}. "
+        "Replace the layers by ones of one or two dimensions that become other operators."
+    )
+
+
+def _words(operations: dict[str, None]) -> list[str]:
+    return [word for name in operations for word in (name, name.replace("Avg", "Average"), name[:7])]
 
 
 def _gathering(layer: Any) -> Any:

@@ -58,6 +58,7 @@ class Operator:
         window: Of a convolution or pooling.
         constants: Bytes of each small constant tensor (shapes, axes, paddings) that it reads.
         pads: What a PAD puts before and behind each axis, without the batch axis.
+        axes: Axes that it takes together, without the batch axis.
         fused: Its fused activation, "" for none.
         reverse: Whether a constant operand comes first, as in 1 - x.
     """
@@ -72,6 +73,7 @@ class Operator:
     window: Window | None = None
     constants: tuple[int, ...] = ()
     pads: tuple[tuple[int, int], ...] = ()
+    axes: tuple[int, ...] = ()
     fused: str = ""
     reverse: bool = False
 
@@ -83,11 +85,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Program:
-    """The operators of a model in order, and the labels of its activations (one element a byte in int8).
+    """The operators of a model in order, and the labels of its activations.
 
     Args:
         operators: In the order in which they run.
         activations: Labels of each activation, without the batch axis.
+        widths: Bytes of an element of each activation: 1, or more for integers that are the model's input.
         inputs: Indices of the activations that the model reads.
         outputs: Indices of the activations that it returns.
         estimated: Names of the layers whose operators are not known.
@@ -95,6 +98,7 @@ class Program:
 
     operators: tuple[Operator, ...]
     activations: tuple[Array, ...]
+    widths: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     estimated: tuple[str, ...] = ()
@@ -153,4 +157,3 @@ class Builder:
             view = self.reshape(call, index, labels)
             self._views[index, labels.ndim], self._views[view, self.activations[index].ndim] = view, index
         return self._views[index, labels.ndim]
-

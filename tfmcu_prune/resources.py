@@ -13,11 +13,13 @@ each buffer as TFLM does; the gradient uses a smooth maximum. The figures are th
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from absl import logging
 
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels, Group
@@ -101,6 +103,8 @@ class ResourceModel:
 def resource_model(channels: Channels) -> ResourceModel:
     """Lower a labelled model to TFLite operators and write their costs as linear forms."""
     program = lower(channels)
+    if program.estimated:
+        _say_estimated(program.estimated)
     forms = _Forms(channels)
     kernels = list({(o.layer, o.kind): o for o in program.operators if o.kernel is not None}.values())  # shared: once
     per_channel = [o for o in program.operators if o.kind in _PER_CHANNEL]
@@ -110,12 +114,12 @@ def resource_model(channels: Channels) -> ResourceModel:
     return ResourceModel(
         channels.groups,
         program,
-        forms.rows([forms.of(labels) for labels in program.activations]),
+        forms.rows([w * forms.of(a) for a, w in zip(program.activations, program.widths, strict=True)]),
         _live(program),
         scratch,
         forms.rows([forms.of(o.kernel[0]) * o.kernel[2] for o in kernels if o.kernel]),
         forms.rows([forms.of(c) for c in columns]),
-        forms.rows([forms.of(program.activations[o.output]) for o in multiplying]),
+        forms.rows([forms.of(program.activations[_multiplied(o)]) for o in multiplying]),
         forms.rows([forms.of(o.macs[0]) * o.macs[1] for o in multiplying if o.macs]),
         forms.rows([forms.of(_columns(o)) for o in per_channel]),
         np.array([o.bias for o in per_channel], bool),
@@ -123,6 +127,15 @@ def resource_model(channels: Channels) -> ResourceModel:
         int((scratch.sum(axis=1) > 0).sum()),
         _persistent(program),
         sum(4 * (len(o.layer) // 4 + 2) for o in program.operators),
+    )
+
+
+@functools.cache  # once a model
+def _say_estimated(names: tuple[str, ...]) -> None:
+    logging.warning(
+        "tfmcu_prune: the arena, flash and MACs of %s are estimated during the training, since the operators that the "
+        "converter makes of them are not known; footprint() of the converted file is exact",
+        ", ".join(names),
     )
 
 
@@ -144,6 +157,11 @@ class _Forms:
 
     def rows(self, forms: list[Array]) -> Array:
         return np.array(forms).reshape(len(forms), len(self.sizes))
+
+
+def _multiplied(operator: Operator) -> int:
+    """The activation for each element of which `macs` are counted; a transposed convolution spreads its input."""
+    return operator.inputs[0] if operator.kind == "TRANSPOSE_CONV" else operator.output
 
 
 def _columns(operator: Operator) -> Array | None:
@@ -217,6 +235,7 @@ def count_parameters(channels: Channels, mask: Array) -> int:
 
 
 def _align(sizes: Array) -> Array:
+    """Each rounded up to the 16 bytes of TFLM."""
     return np.ceil(sizes / 16) * 16
 
 

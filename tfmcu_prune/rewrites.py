@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfmcu_prune.errors import UnsupportedLayer
+from tfmcu_prune.rules import is_augmentation
 
 
 def rewritten(layer: Any) -> Callable[..., Any]:
@@ -18,8 +19,11 @@ def rewritten(layer: Any) -> Callable[..., Any]:
         UnsupportedLayer: A recurrent layer that loops over its steps.
     """
     _require_unrolled(layer)
+    if is_augmentation(layer):
+        return lambda x, **settings: x
     rewrite = _REWRITES.get(type(layer))
-    return rewrite(layer) if rewrite is not None else layer
+    function = rewrite(layer) if rewrite is not None else layer
+    return layer if function is layer else lambda x, **settings: function(x)
 
 
 def _require_unrolled(layer: Any) -> None:
@@ -61,13 +65,13 @@ def _time_distributed(layer: Any) -> Callable[..., Any]:
     return inner if type(inner).__name__ in AT_EVERY_PLACE else layer  # type: ignore[no-any-return]
 
 
-AT_EVERY_PLACE = {"Dense", "Activation", "ReLU", "LeakyReLU", "Dropout", "Rescaling", "BatchNormalization"}
+AT_EVERY_PLACE = {"Dense", "Activation", "ReLU", "LeakyReLU", "Dropout", "Rescaling"}
 
 
 def _layer_norm(layer: Any) -> Callable[..., Any]:
     axes = [int(axis) for axis in np.atleast_1d(layer.axis)]
 
-    def call(x: Any, mask: Any = None) -> Any:
+    def call(x: Any) -> Any:
         return _scaled(layer, _normalized(x, axes, layer.epsilon))
 
     return call
@@ -117,4 +121,3 @@ _REWRITES: dict[type, Callable[[Any], Callable[..., Any]]] = {
     layers.RMSNormalization: _rms_norm,
     layers.GroupNormalization: _group_norm,
 }
-

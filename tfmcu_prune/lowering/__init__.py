@@ -6,14 +6,15 @@ converter of TensorFlow 2.21 with a static batch of 1; the converted file has th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from tfmcu_prune.channels import Channels
-from tfmcu_prune.graph import Call
-from tfmcu_prune.lowering.fusion import fuse
-from tfmcu_prune.lowering.order import converter_order
-from tfmcu_prune.lowering.table import lowering_for
+from tfmcu_prune.lowering.fusion import fuse, requantize
+from tfmcu_prune.lowering.order import steps
+from tfmcu_prune.lowering.table import holds_maps, lowering_for
 from tfmcu_prune.program import Builder, Operator, Program
 
 __all__ = ["lower"]
@@ -25,27 +26,23 @@ def lower(channels: Channels) -> Program:
     A layer with no row in the table is estimated; `Program.estimated` names these.
     """
     program, graph = Builder(channels), channels.graph
-    reshaped = {place: summands for place, call in enumerate(graph.calls) if (summands := _summands(channels, call))}
-    vectors: dict[tuple[int, int], int] = {}
-    for place, number in converter_order(graph, reshaped):
-        call, flow = graph.calls[place], channels.flows[place]
-        if number >= 0:
-            vectors[place, number] = program.vector(call, program.at[call.inputs[number]])
-            continue
-        inputs = [vectors.get((place, number), program.at[id]) for number, id in enumerate(call.inputs)]
-        results = lowering_for(call)(program, call, flow, inputs)
-        program.at.update(zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True))
+    for step in steps(channels):
+        inputs = [program.at[id] for id in step.inputs]
+        if not holds_maps(step):
+            ranks = [channels.labels[id].ndim for id in step.inputs]
+            inputs = [program.like(step.call, a, rank) for a, rank in zip(inputs, ranks, strict=True)]
+        results = lowering_for(step)(program, step.call, step.flow, inputs)
+        program.at.update(zip(step.outputs, results if isinstance(results, tuple) else (results,), strict=True))
     outputs = [_as_keras_sees_it(program, channels, id) for id in graph.output_ids()]
-    operators, left = fuse(program.operators, program.activations, outputs)
-    inputs = [program.at[id] for id in graph.input_layers]
-    return _numbered(program, operators, inputs, left)
+    fused, left = fuse(program.operators, program.activations, outputs)
+    operators = requantize(fused, lambda a: program.tensor(program.activations[a]))
+    sources = {program.at[id]: _width(layer.dtype) for id, layer in graph.input_layers.items()}
+    return _numbered(program, operators, sources, left)
 
 
-def _summands(channels: Channels, call: Call) -> range:
-    """Where there is one place alone, the converter takes each summand but the first for a bias: a vector."""
-    shapes = {channels.labels[id].shape for id in call.inputs}
-    alone = len(shapes) == 1 and all(size == 1 for shape in shapes for size in shape[:-1])
-    return range(1, len(call.inputs) if alone and type(call.layer).__name__ == "Add" else 1)
+def _width(dtype: str) -> int:
+    """Bytes of an element of an input: floats become int8, integers stay."""
+    return int(np.dtype(dtype).itemsize) if dtype.startswith(("int", "uint")) else 1
 
 
 def _as_keras_sees_it(program: Builder, channels: Channels, id: int) -> int:
@@ -56,7 +53,7 @@ def _as_keras_sees_it(program: Builder, channels: Channels, id: int) -> int:
 
 
 def _numbered(
-    program: Builder, operators: Sequence[Operator], inputs: Sequence[int], outputs: Sequence[int]
+    program: Builder, operators: Sequence[Operator], inputs: Mapping[int, int], outputs: Sequence[int]
 ) -> Program:
     """The program with the activations that are left, numbered in the order in which they are written."""
     kept = list(dict.fromkeys([*inputs, *(a for operator in operators for a in operator.outputs)]))
@@ -68,7 +65,8 @@ def _numbered(
     return Program(
         tuple(replace(one, inputs=numbers(one.inputs), outputs=numbers(one.outputs)) for one in operators),
         tuple(program.activations[a] for a in kept),
-        numbers(inputs),
+        tuple(inputs.get(a, 1) for a in kept),
+        numbers(list(inputs)),
         numbers(outputs),
         tuple(program.estimated),
     )

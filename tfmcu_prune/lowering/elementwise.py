@@ -22,16 +22,19 @@ _ONE_OPERATOR = {
     "exponential": "EXP",
     "elu": "ELU",
 }
-_FLOAT = {"ELU"}  # no int8 kernel in the converter: float32 between a DEQUANTIZE and a QUANTIZE
+_MOVED_BEFORE_RESHAPE = {"relu", "relu6", "sigmoid", "tanh"}  # the converter puts them before the RESHAPE of a 1-D map
 
 
 def activate(program: Builder, call: Call, index: int, name: str | None = None) -> int:
     """Put an activation function (by default the layer's own) behind activation `index`."""
     if name is None:
         name = getattr(getattr(call.layer, "activation", None), "__name__", "linear")
-    labels = program.activations[index]
     if name in ("", "linear"):
         return index
+    if name not in _MOVED_BEFORE_RESHAPE:
+        rank = len(call.shapes[0]) - 1
+        index = program.like(call, index, rank) if program.activations[index].ndim > rank else index
+    labels = program.activations[index]
     if name in ("silu", "swish"):
         gate = program.emit("LOGISTIC", call, [index], labels)
         return program.emit("MUL", call, [index, gate], labels)
@@ -80,6 +83,8 @@ def clip(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int
 def softmax(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     """Over the last axis; another axis is brought there and back."""
     labels, axis = program.activations[inputs[0]], call.layer.get_config().get("axis", -1)
+    if not isinstance(axis, int):
+        program.estimated[call.name] = None
     if axis in (-1, labels.ndim) or not isinstance(axis, int):
         return program.emit("SOFTMAX", call, inputs, labels)
     there = np.moveaxis(labels, axis - 1 if axis > 0 else axis, -1)
@@ -88,6 +93,10 @@ def softmax(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> 
 
 
 def transposed(program: Builder, call: Call, index: int, labels: Array) -> int:
+    """In another order of axes; where only axes of size one move, it is a RESHAPE."""
+    long = [size for size in program.activations[index].shape if size > 1]
+    if long == [size for size in labels.shape if size > 1] and len(set(long)) == len(long):
+        return program.reshape(call, index, labels)
     return program.emit("TRANSPOSE", call, [index], labels, constants=(4 * labels.ndim + 4,))
 
 
@@ -108,11 +117,15 @@ def binary(kind: str) -> Callable[..., int]:
             row = None if np.ndim(constants[0]) == 0 else np.asarray(labels)
             name = "MUL" if kind == "DIV" and isinstance(call.args[0], Ref) else kind
             reverse = not isinstance(call.args[0], Ref)
-            return program.emit(name, call, inputs, program.activations[inputs[0]], kernel=(None, row, 1), reverse=reverse)
-        operands = [_operand(program, call, index, labels.ndim) for index in inputs]
-        left = operands[0]
-        for other in operands[1:]:
-            left = program.emit(kind, call, [left, other], _broadcast(program, labels, left, other))
+            return program.emit(
+                name, call, inputs, program.activations[inputs[0]], kernel=(None, row, 1), reverse=reverse
+            )
+        held = all(program.activations[index].ndim > labels.ndim for index in inputs)  # 1-D maps as 2-D ones
+        left = inputs[0] if held else _operand(program, call, inputs[0], labels.ndim)
+        for other in inputs[1:]:
+            right = other if held else _operand(program, call, other, labels.ndim)
+            wide = labels[None] if held else labels
+            left = program.emit(kind, call, [left, right], _broadcast(program, wide, left, right))
         return left
 
     return lowering
@@ -132,9 +145,13 @@ def _broadcast(program: Builder, labels: Array, left: int, right: int) -> Array:
     return np.broadcast_to(program.activations[wide], shape)
 
 
-def average(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
-    index = binary("ADD")(program, call, flow, inputs)
-    return constant(program, call, index, "MUL", None)
+def scaled_down(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    """The last part of an average."""
+    return constant(program, call, inputs[0], "MUL", None)
+
+
+def vector(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    return program.vector(call, inputs[0])
 
 
 def constant(program: Builder, call: Call, index: int, kind: str, row: Array | None) -> int:
@@ -180,4 +197,3 @@ def prelu(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> in
 
 def nothing(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     return inputs[0]
-

@@ -17,6 +17,8 @@ _WEIGHTED = {*_CONVOLUTIONS, "FULLY_CONNECTED"}
 _ACTIVATED = {*_WEIGHTED, "ADD", "SUB", "MUL", "DIV", "MAX_POOL_2D", "AVERAGE_POOL_2D"}
 _AFFINE = {"ADD", "SUB", "MUL", "DIV"}
 _ACTIVATIONS = {"RELU", "RELU6", "RELU_N1_TO_1"}
+_OWN_SCALE = {"LOGISTIC", "TANH", "SOFTMAX"}
+_ONE_SCALE = {"CONCATENATION", "PACK"}
 _TOLD_BY_FIELDS = {  # two of these with equal fields on equal inputs compute the same
     *("MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "CONCATENATION", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"),
     *("RELU", "RELU6", "LOGISTIC", "TANH", "HARD_SWISH", "SOFTMAX", "SQUARED_DIFFERENCE"),
@@ -34,6 +36,24 @@ def fuse(
     fused = _Fusion(_hard_swish(shared, outputs), activations, [names.get(a, a) for a in outputs])
     left, names = _shared(fused.alive(), activations, _TOLD_BY_FIELDS)
     return tuple(left), tuple(names.get(a, a) for a in fused.outputs)
+
+
+def requantize(operators: Sequence[Operator], add: Callable[[int], int]) -> list[Operator]:
+    """Put a QUANTIZE behind what has a scale of its own and goes into an operator whose operands share one.
+
+    Args:
+        operators: The operators.
+        add: Makes an activation shaped as another one; returns its index.
+    """
+    joined = {a for operator in operators if operator.kind in _ONE_SCALE for a in operator.inputs}
+    names: dict[int, int] = {}
+    result = []
+    for operator in operators:
+        result.append(replace(operator, inputs=tuple(names.get(a, a) for a in operator.inputs)))
+        if operator.kind in _OWN_SCALE and operator.output in joined:
+            names[operator.output] = add(operator.output)
+            result.append(Operator("QUANTIZE", operator.layer, operator.outputs, (names[operator.output],)))
+    return result
 
 
 def _shared(
@@ -151,7 +171,7 @@ class _Fusion:
 
 
 def _activation(before: Operator, after: Operator, activations: Sequence[Array]) -> Operator | None:
-    if after.kind in _ACTIVATIONS and before.kind in _ACTIVATED and not before.fused:
+    if after.kind in _ACTIVATIONS and before.kind in _ACTIVATED and before.fused in ("", after.kind):
         return replace(before, fused=after.kind, outputs=after.outputs)
     return None
 
@@ -161,7 +181,9 @@ def _affine_behind(before: Operator, after: Operator, activations: Sequence[Arra
     if not _is_constant(after) or before.fused:
         return None
     if before.kind in _WEIGHTED and _is_channelwise(after):
-        return replace(before, bias=before.bias or after.kind in ("ADD", "SUB"), outputs=after.outputs, fused=after.fused)
+        return replace(
+            before, bias=before.bias or after.kind in ("ADD", "SUB"), outputs=after.outputs, fused=after.fused
+        )
     if before.kind == after.kind == "ADD" and _is_constant(before) and _is_scalar(before) and _is_scalar(after):
         return replace(before, outputs=after.outputs, fused=after.fused)
     return None
@@ -193,12 +215,12 @@ def _pad(before: Operator, after: Operator, activations: Sequence[Array]) -> Ope
 
 
 def _kept_dimensions(before: Operator, after: Operator, activations: Sequence[Array]) -> Operator | None:
-    """The mean over places in the shape that `keepdims` gives."""
-    if before.kind not in ("MEAN", "SUM", "REDUCE_MAX") or after.kind != "RESHAPE":
+    """A mean over places in the shape that `keepdims` gives."""
+    if not before.axes or before.kind == "RESHAPE" or after.kind != "RESHAPE" or after.axes:
         return None
     taken = activations[before.inputs[0]].shape
-    wanted = (*(1 for _ in taken[:-1]), taken[-1])
-    if activations[after.output].shape != wanted or activations[before.output].shape != taken[-1:]:
+    wanted = tuple(1 if axis in before.axes else size for axis, size in enumerate(taken))
+    if activations[after.output].shape != wanted or activations[before.output].shape == wanted:
         return None
     return replace(before, outputs=after.outputs)
 
@@ -231,4 +253,3 @@ def _is_scalar(operator: Operator) -> bool:
 
 def _is_channelwise(operator: Operator) -> bool:
     return operator.kernel is not None and (operator.kernel[1] is None or operator.kernel[1].ndim == 1)
-

@@ -12,8 +12,12 @@ from tfmcu_prune.lowering.elementwise import transposed
 from tfmcu_prune.program import Builder
 from tfmcu_prune.rules import Array, Flow
 
+
 def reshape(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
-    return program.reshape(call, inputs[0], flow.outputs[0])
+    labels = flow.outputs[0]
+    if call.layer.get_config().get("newshape", (1,))[0] == -1:  # a batch axis that the converter does not look into
+        return program.emit("RESHAPE", call, inputs, labels, constants=(4 * labels.ndim + 4,), axes=(-1,))
+    return program.reshape(call, inputs[0], labels)
 
 
 def transpose(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
@@ -33,11 +37,12 @@ def reduction(kind: str) -> Callable[..., int]:
         index, config = inputs[0], call.layer.get_config()
         if "axis" in config:
             rank = program.activations[index].ndim
-            count = rank if config["axis"] is None else len(np.atleast_1d(config["axis"]))
+            given = range(1, rank + 1) if config["axis"] is None else np.atleast_1d(config["axis"]).tolist()
+            axes = tuple(axis % (rank + 1) - 1 for axis in given)
         else:
-            count = 1 if type(call.layer).__name__.endswith("1D") else 2
-            index = program.like(call, index, count + 1)
-        return program.emit(kind, call, [index], flow.outputs[0], constants=(4 * count,))
+            axes = (0,) if type(call.layer).__name__.endswith("1D") else (0, 1)
+            index = program.like(call, index, len(axes) + 1)
+        return program.emit(kind, call, [index], flow.outputs[0], constants=(4 * len(axes),), axes=axes)
 
     return lowering
 
@@ -100,7 +105,7 @@ def split(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> tu
     parts = flow.outputs
     rank = parts[0].ndim
     index = program.like(call, inputs[0], rank)
-    even = isinstance(call.layer.get_config()["indices_or_sections"], int)
+    even = isinstance(call.layer.get_config()["indices_or_sections"], int) and not flow.sizes
     if even:
         return program.emit_several("SPLIT", call, [index], parts, constants=(4,))
     return program.emit_several("SPLIT_V", call, [index], parts, constants=(4 * len(parts), 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def group_norm(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) 
     return _scaled(program, call, program.reshape(call, index, labels))
 
 
-def time_distributed(lowering_for: Callable[[Call], Callable[..., int | tuple[int, ...]]]) -> Callable[..., int]:
+def time_distributed(lowering_of: Callable[[Any], Callable[..., int | tuple[int, ...]]]) -> Callable[..., int]:
     """The wrapped layer at every step; one that works on the last axis alone takes all steps at once."""
 
     def lowering(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
@@ -70,15 +71,16 @@ def time_distributed(lowering_for: Callable[[Call], Callable[..., int | tuple[in
         weights = {name.removeprefix("layer."): axes for name, axes in flow.weights.items()}
         inner = dataclasses.replace(call, layer=call.layer.layer, shapes=shapes)
         if type(inner.layer).__name__ in AT_EVERY_PLACE:
-            result = lowering_for(inner)(program, inner, dataclasses.replace(flow, weights=weights), inputs)
+            result = lowering_of(inner.layer)(program, inner, dataclasses.replace(flow, weights=weights), inputs)
             return result if isinstance(result, int) else result[0]
         labels = flow.outputs[0]
         source = program.activations[inputs[0]]
+        first = program.emit("RESHAPE", call, inputs, source[:, None], constants=(4 * source.ndim + 4,))
         one = dataclasses.replace(flow, output=labels[0], weights=weights)
         steps = []
         for step in range(labels.shape[0]):
-            part = program.emit("STRIDED_SLICE", call, inputs, source[step], constants=(4 * source.ndim + 4,) * 3)
-            result = lowering_for(inner)(program, inner, one, [part])
+            part = program.emit("STRIDED_SLICE", call, [first], source[step], constants=(4 * source.ndim + 4,) * 3)
+            result = lowering_of(inner.layer)(program, inner, one, [part])
             steps.append(result if isinstance(result, int) else result[0])
         packed = program.emit("PACK", call, steps, labels[:, None])
         return program.emit("RESHAPE", call, [packed], labels, constants=(4 * labels.ndim + 4,))
@@ -94,6 +96,7 @@ def matmul(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> i
 def attention(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     """Projections to heads, the product of queries and keys, softmax, the product with the values, a projection."""
     layer = call.layer
+    inputs = [program.like(call, index, 2) for index in inputs]
     query, value, key = inputs[0], inputs[1], inputs[-1]
     heads, bias = layer.num_heads, layer.get_config()["use_bias"]
 
@@ -139,4 +142,3 @@ def einsum_dense(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]
     return program.emit(
         "FULLY_CONNECTED", call, inputs, labels, kernel=(rows, columns, 1), bias=layer.bias is not None, macs=(rows, 1)
     )
-

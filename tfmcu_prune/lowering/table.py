@@ -13,19 +13,28 @@ import numpy as np
 from tfmcu_prune.graph import Call
 from tfmcu_prune.lowering import elementwise as each
 from tfmcu_prune.lowering import movement, sequence, weighted
+from tfmcu_prune.lowering.order import Step
 from tfmcu_prune.program import Builder
 from tfmcu_prune.rules import Flow, is_augmentation, weight_of
 
 Lowering = Callable[..., int | tuple[int, ...]]
 
 
-def lowering_for(call: Call) -> Lowering:
-    """Return the function that emits a call's operators; an estimate where they are not known."""
-    layer = call.layer
+def lowering_for(step: Step) -> Lowering:
+    """Return the function that emits a step's operators; an estimate where they are not known."""
+    return _PARTS[step.part] if step.part in _PARTS else _of_layer(step.call.layer)
+
+
+def _of_layer(layer: Any) -> Lowering:
     if is_augmentation(layer):
         return each.nothing
     ours = type(layer).__module__.split(".")[0] == "keras"
     return TABLE.get(type(layer).__name__, unknown) if ours else unknown
+
+
+def holds_maps(step: Step) -> bool:
+    """Whether a step takes 1-D maps as 2-D ones, (1, time, channels), as the converter leaves them where it can."""
+    return bool(step.part) or type(step.call.layer).__name__ in _HOLDING
 
 
 def unknown(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> tuple[int, ...]:
@@ -93,7 +102,7 @@ TABLE: dict[str, Lowering] = {
     **_rows(each.binary("MAXIMUM"), "Maximum"),
     **_rows(each.binary("MINIMUM"), "Minimum"),
     **_rows(each.binary("SQUARED_DIFFERENCE"), "SquaredDifference"),
-    **_rows(each.average, "Average"),
+    **_rows(each.binary("ADD"), "Average"),
     **_rows(each.batch_norm, "BatchNormalization"),
     **_rows(each.rescaling, "Rescaling"),
     **_rows(each.normalization, "Normalization"),
@@ -120,4 +129,22 @@ TABLE: dict[str, Lowering] = {
     **_rows(sequence.attention, "MultiHeadAttention"),
     **_rows(sequence.einsum_dense, "EinsumDense"),
 }
-TABLE["TimeDistributed"] = sequence.time_distributed(lowering_for)
+TABLE["TimeDistributed"] = sequence.time_distributed(_of_layer)
+_HOLDING = set(
+    _rows(
+        each.nothing,
+        *(
+            "Conv#",
+            "DepthwiseConv#",
+            "SeparableConv#",
+            "Conv#Transpose",
+            "MaxPooling#",
+            "AveragePooling#",
+            "UpSampling#",
+        ),
+        *("MaxPool", "AveragePool", "Activation", "ReLU", "Relu", "Relu6", "Sigmoid", "Tanh", "BatchNormalization"),
+        *("Rescaling", "Dropout", "SpatialDropout#", "GaussianNoise", "GaussianDropout", "Identity", "Subtract"),
+        *("Add", "Multiply", "Maximum", "Minimum", "Average", "Divide", "TrueDivide"),
+    )
+)
+_PARTS: dict[str, Lowering] = {"vector": each.vector, "mean": each.scaled_down}

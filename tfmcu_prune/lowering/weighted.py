@@ -101,9 +101,7 @@ def fully_connected(program: Builder, call: Call, flow: Flow, index: int, weight
     rows, out = flow.weights[weight]
     labels = flow.outputs[0]
     index = program.like(call, index, labels.ndim)
-    return program.emit(
-        "FULLY_CONNECTED", call, [index], labels, kernel=(rows, out, 1), bias=bias, macs=(rows, 1)
-    )
+    return program.emit("FULLY_CONNECTED", call, [index], labels, kernel=(rows, out, 1), bias=bias, macs=(rows, 1))
 
 
 def embedding(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
