@@ -53,7 +53,9 @@ class Operator:
         outputs: Indices of the activations that it writes.
         kernel: Labels (or sizes, for axes that are never cut) of its weights: (input axis, output axis, elements a
             pair); empty where it has none. A constant operand of an elementwise operator is (None, its labels, 1).
+        weight: Name of the layer's weight that the kernel is; a layer that is called again shares it.
         bias: Whether it has an int32 bias.
+        zeros: Whether that bias is all zeros.
         macs: Multiply-accumulates for each element of its output: labels of what is summed over, and a factor.
         window: Of a convolution or pooling.
         constants: Bytes of each small constant tensor (shapes, axes, paddings) that it reads.
@@ -68,7 +70,9 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     kernel: tuple[Array | None, Array | None, int] | None = None
+    weight: str = ""
     bias: bool = False
+    zeros: bool = False
     macs: tuple[Array | None, int] | None = None
     window: Window | None = None
     constants: tuple[int, ...] = ()

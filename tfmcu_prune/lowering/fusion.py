@@ -181,9 +181,9 @@ def _affine_behind(before: Operator, after: Operator, activations: Sequence[Arra
     if not _is_constant(after) or before.fused:
         return None
     if before.kind in _WEIGHTED and _is_channelwise(after):
-        return replace(
-            before, bias=before.bias or after.kind in ("ADD", "SUB"), outputs=after.outputs, fused=after.fused
-        )
+        summand = after.kind in ("ADD", "SUB")
+        bias, zeros = before.bias or summand, before.zeros and not summand
+        return replace(before, bias=bias, zeros=zeros, outputs=after.outputs, fused=after.fused)
     if before.kind == after.kind == "ADD" and _is_constant(before) and _is_scalar(before) and _is_scalar(after):
         return replace(before, outputs=after.outputs, fused=after.fused)
     return None

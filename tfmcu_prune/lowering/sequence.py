@@ -108,7 +108,7 @@ def attention(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -
         steps = program.activations[index].shape[0]
         wide = program.emit(
             "FULLY_CONNECTED", call, [index], shape(steps, heads * depth),
-            kernel=(rows, shape(heads * depth), 1), bias=bias, macs=(rows, 1),
+            kernel=(rows, shape(heads * depth), 1), weight=name, bias=bias, macs=(rows, 1),
         )  # fmt: skip
         return program.reshape(call, wide, shape(steps, heads, depth))
 
@@ -126,7 +126,7 @@ def attention(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -
     mixed = program.reshape(call, mixed, shape(steps, heads * wide))
     out = flow.weights["output_dense.kernel"][-1]
     return program.emit(
-        "FULLY_CONNECTED", call, [mixed], flow.outputs[0], kernel=(shape(heads * wide), out, 1), bias=bias,
+        "FULLY_CONNECTED", call, [mixed], flow.outputs[0], kernel=(shape(heads * wide), out, 1), weight="output", bias=bias,
         macs=(shape(heads * wide), 1),
     )  # fmt: skip
 

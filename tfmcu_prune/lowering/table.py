@@ -54,7 +54,7 @@ def _mixed(call: Call, flow: Flow, name: str, axis: int) -> dict[str, Any]:
     other = [i for i, labels in enumerate(axes) if i != axis and labels is not None]
     columns = axes[other[0]] if other else None
     elements = int(np.prod([size for i, size in enumerate(shape) if i != axis and i not in other[:1]]))
-    return {"kernel": (axes[axis], columns, elements), "macs": (axes[axis], elements)}
+    return {"weight": name, "kernel": (axes[axis], columns, elements), "macs": (axes[axis], elements)}
 
 
 def _rows(lowering: Lowering, *names: str) -> dict[str, Lowering]:

@@ -43,7 +43,7 @@ def conv(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int
     rows, out = flow.weights["kernel"][-2:]
     index = program.emit(
         "CONV_2D", call, [index], _output(program, flow, index), kernel=(rows, out, window.elements),
-        bias=layer.use_bias, macs=(rows, window.elements), window=window,
+        weight="kernel", bias=True, zeros=not layer.use_bias, macs=(rows, window.elements), window=window,
     )  # fmt: skip
     return activate(program, call, index)
 
@@ -62,10 +62,11 @@ def depthwise(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -
 
 
 def _depthwise(program: Builder, call: Call, index: int, output: Array, bias: bool) -> int:
+    """Without a bias it gets one of zeros, since TFLite's operator has one."""
     window = _window(call.layer)
     return program.emit(
-        "DEPTHWISE_CONV_2D", call, [index], output, kernel=(None, first_row(output), window.elements), bias=bias,
-        macs=(None, window.elements), window=window,
+        "DEPTHWISE_CONV_2D", call, [index], output, kernel=(None, first_row(output), window.elements),
+        weight="depthwise", bias=True, zeros=not bias, macs=(None, window.elements), window=window,
     )  # fmt: skip
 
 
@@ -74,10 +75,10 @@ def separable(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -
     rows, out = flow.weights["pointwise_kernel"][-2:]
     labels = _output(program, flow, index)
     middle = spread(np.asarray(rows), (*labels.shape[:-1], len(np.asarray(rows))))
-    between = _depthwise(program, call, index, middle, True)
+    between = _depthwise(program, call, index, middle, False)
     index = program.emit(
-        "CONV_2D", call, [between], labels, kernel=(rows, out, 1), bias=call.layer.use_bias, macs=(rows, 1),
-        window=Window((1, 1)),
+        "CONV_2D", call, [between], labels, kernel=(rows, out, 1), weight="pointwise", bias=True,
+        zeros=not call.layer.use_bias, macs=(rows, 1), window=Window((1, 1)),
     )  # fmt: skip
     return activate(program, call, index)
 
@@ -88,7 +89,7 @@ def conv_transpose(program: Builder, call: Call, flow: Flow, inputs: Sequence[in
     out, rows = flow.weights["kernel"][-2:]
     index = program.emit(
         "TRANSPOSE_CONV", call, [index], _output(program, flow, index), kernel=(rows, out, window.elements),
-        bias=layer.use_bias, macs=(out, window.elements), window=window, constants=(16,),
+        weight="kernel", bias=layer.use_bias, macs=(out, window.elements), window=window, constants=(16,),
     )  # fmt: skip
     return activate(program, call, index)
 
@@ -101,13 +102,14 @@ def fully_connected(program: Builder, call: Call, flow: Flow, index: int, weight
     rows, out = flow.weights[weight]
     labels = flow.outputs[0]
     index = program.like(call, index, labels.ndim)
-    return program.emit("FULLY_CONNECTED", call, [index], labels, kernel=(rows, out, 1), bias=bias, macs=(rows, 1))
+    return program.emit("FULLY_CONNECTED", call, [index], labels, kernel=(rows, out, 1), weight=weight, bias=bias, macs=(rows, 1))
 
 
 def embedding(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     layer = call.layer
     return program.emit(
-        "GATHER", call, inputs, flow.outputs[0], kernel=(None, flow.weights["embeddings"][1], layer.input_dim)
+        "GATHER", call, inputs, flow.outputs[0], weight="embeddings",
+        kernel=(None, flow.weights["embeddings"][1], layer.input_dim),
     )
 
 
