@@ -19,7 +19,8 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.errors import UnsupportedLayer
-from tfmcu_prune.rules import Array, is_augmentation
+from tfmcu_prune.rewrites import rewritten
+from tfmcu_prune.rules import Array
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
 from tfmcu_prune.tflm.improve import optimize
@@ -174,6 +175,8 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
     weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
 
+    functions = [_instead(call.layer) for call in graph.calls]
+
     def representative() -> Iterator[dict[str, Array]]:
         for index in range(len(samples[0])):
             yield {name: array[index : index + 1] for name, array in zip(names, samples, strict=True)}
@@ -182,11 +185,12 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
         tensors = dict(zip(graph.input_layers, inputs, strict=True))
         with keras.StatelessScope(state_mapping=weights):  # as constants
             for index, call in enumerate(graph.calls):
-                with tf.name_scope(f"call{index}"):
-                    graphs.run_call(call, tensors, _unchanged if is_augmentation(call.layer) else None)
+                with tf.name_scope(f"call{index:06d}"):  # the converter sorts by names: digits, and "input" behind
+                    graphs.run_call(call, tensors, functions[index])
         return [tensors[id] for id in graph.output_ids()]
 
-    spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=t.name) for t in graph.input_layers.values()]
+    inputs = enumerate(graph.input_layers.values())
+    spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=f"input{index:06d}") for index, t in inputs]
     module = tf.Module()
     module.run = tf.function(run)
     function = module.run.get_concrete_function(*spec)
@@ -199,11 +203,44 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")  # it makes one itself
-        return bytes(converter.convert())
+        try:
+            return bytes(converter.convert())
+        except Exception as error:
+            refused = _refused(graph, str(error))
+            if refused is None:
+                raise
+    raise refused
 
 
-def _unchanged(images: Any, **settings: Any) -> Any:
-    return images
+def _refused(graph: graphs.Graph, message: str) -> UnsupportedLayer | None:
+    """What the converter says of operations that TFLite lacks, with the names of the layers."""
+    operations = dict.fromkeys(re.findall(r"'tf\.(\w+)' op is neither", message))
+    if not operations:
+        return None
+    kinds = ", ".join(operations)
+    close = {type(call.layer).__name__: call.name for call in graph.calls}
+    named = [name for kind, name in close.items() if any(part.lower() in kind.lower() for part in _words(operations))]
+    where = f" (look at {', '.join(named)})" if named else ""
+    return UnsupportedLayer(
+        f"The model {graph.name!r} needs the TensorFlow operations {kinds}, which TensorFlow Lite lacks{where}. "
+        "Replace the layers by ones of one or two dimensions that become other operators."
+    )
+
+
+def _words(operations: dict[str, None]) -> list[str]:
+    return [word for name in operations for word in (name, name.replace("Avg", "Average"), name[:7])]
+
+
+def _instead(layer: Any) -> Any:
+    """What is converted in place of a layer, as a function of its inputs; `None` for the layer itself.
+
+    An Embedding goes without what Keras does for negative indices.
+    """
+    import tensorflow as tf
+
+    if type(layer) is keras.layers.Embedding:
+        return lambda x: tf.gather(layer.embeddings, x)
+    return rewritten(layer)
 
 
 @contextlib.contextmanager
@@ -231,9 +268,15 @@ def _keras_name(graph: graphs.Graph, name: str) -> str:
         return graph.calls[min(calls)].name
     output = re.fullmatch(r"(?:Stateful)?PartitionedCall:(\d+)", name)
     if output is not None:
-        return _output_names(graph)[int(output[1])]
-    given = re.fullmatch(r"serving_default_(.*):\d+", name)
-    return given[1] if given else name
+        return _output_names(graph)[_output_number(output[1], len(graph.output_ids()))]
+    given = re.fullmatch(r"serving_default_input(\d+):\d+", name)
+    return list(graph.input_layers.values())[int(given[1])].name if given else name
+
+
+def _output_number(digits: str, count: int) -> int:
+    """The output that a name means; the converter makes names unique by more digits behind."""
+    found = [int(digits[:end]) for end in range(1, len(digits) + 1) if str(int(digits[:end])) == digits[:end]]
+    return max(number for number in found if number < count)
 
 
 def _output_names(graph: graphs.Graph) -> list[str]:

@@ -14,11 +14,14 @@ each buffer as TFLM does; the gradient uses a smooth maximum. The figures are th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from absl import logging
 
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels, Group
@@ -36,13 +39,19 @@ _PERSISTENT = {
     "MAX_POOL_2D": (40, 36), "SOFTMAX": (4, 64), "ADD": (2, 60), "SUB": (2, 52), "MUL": (1, 36), "RESHAPE": (36, 0),
     "CONCATENATION": (8, 24), "MEAN": (1, 44), "REDUCE_MAX": (1, 44), "LEAKY_RELU": (4, 24), "LOGISTIC": (0, 16),
     "TANH": (0, 16), "HARD_SWISH": (0, 20), "PAD": (0, 56), "ELU": (0, 256), "RELU": (0, 28), "RELU6": (0, 8),
-    "STRIDED_SLICE": (24, 84),
+    "STRIDED_SLICE": (24, 84), "TRANSPOSE_CONV": (16, 76), "DIV": (1, 28), "MAXIMUM": (0, 0), "MINIMUM": (0, 0),
+    "REDUCE_MIN": (1, 44), "SUM": (1, 44), "RESIZE_BILINEAR": (2, 0), "RESIZE_NEAREST_NEIGHBOR": (2, 0),
+    "SPLIT": (4, 0), "SPLIT_V": (4, 0), "PACK": (8, 0), "PRELU": (0, 28), "GATHER": (8, 16), "TRANSPOSE": (0, 0),
+    "BATCH_MATMUL": (3, 84), "SQUARED_DIFFERENCE": (0, 112), "RSQRT": (0, 28), "QUANTIZE": (0, 32), "ABS": (0, 28),
+    "REVERSE_V2": (0, 0),
 }  # fmt: skip
-_PER_CHANNEL = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+_PER_CHANNEL = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+_REQUESTS = {"MEAN": 3, "SUM": 3, "REDUCE_MAX": 2, "REDUCE_MIN": 2, "TRANSPOSE_CONV": 2}  # scratch buffers; else 1
+_REVERSE_ABOVE = 16  # REVERSE_TCOL_EFFICIENT_THRESHOLD of CMSIS-NN: input channels of a transposed convolution
 
 # Bytes of a compacted .tflite beside its contents: fitted by tools/calibrate_flash.py to converted networks
 _FLASH_FILE = 215
-_FLASH_EACH = (81, 23, 108)  # an operator, an activation, a constant
+_FLASH_EACH = (81, 23, 108, 108, 108)  # an operator, an activation, a kernel or bias, an operand, a small integer
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,13 @@ class ResourceModel:
         activations: Bytes of each activation.
         live: Which activations are alive while each operator runs, 1.0 or 0.0.
         scratch: Bytes of scratch of each operator.
+        transposed: The transposed convolutions whose scratch is a product: place, and both factors.
         left, right: Factors of the kernel elements of each operator that has a kernel.
+        scaled: Which of these have a scale a channel, bool.
         elements, reads: Factors of the MACs of each operator.
         outputs: Output channels of each operator with per-channel scales.
-        biased: Which of these have a bias, bool.
-        tensors: Number of tensors.
+        biased, zeros: Which of these have a bias, and which one of zeros, bool.
+        counts: How many operators, activations, kernels and biases, operands of one scale, and small integers it has.
         requests: Number of scratch buffers.
         persistent: Bytes of the arena that no mask changes.
         names: Bytes of the file for the names of activations.
@@ -70,13 +81,16 @@ class ResourceModel:
     activations: Array
     live: Array
     scratch: Array
+    transposed: tuple[tuple[int, Array, Array], ...]
     left: Array
     right: Array
+    scaled: Array
     elements: Array
     reads: Array
     outputs: Array
     biased: Array
-    tensors: int
+    zeros: Array
+    counts: tuple[int, ...]
     requests: int
     persistent: int
     names: int
@@ -107,28 +121,69 @@ class ResourceModel:
 def resource_model(channels: Channels) -> ResourceModel:
     """Lower a labelled model to TFLite operators and write their costs as linear forms."""
     program = lower(channels)
+    if program.estimated:
+        _say_estimated(program.estimated)
     forms = _Forms(channels)
-    kernels = list({(o.layer, o.kind): o for o in program.operators if o.kernel is not None}.values())  # shared: once
+    kernels = _kernels(program)
     per_channel = [o for o in program.operators if o.kind in _PER_CHANNEL]
-    columns = [_columns(o) for o in kernels]
     multiplying = [o for o in program.operators if o.macs is not None]
     scratch = forms.rows([_scratch(o, program, forms) for o in program.operators])
     return ResourceModel(
-        channels.groups,
-        program,
-        forms.rows([forms.of(labels) for labels in program.activations]),
-        _live(program),
-        scratch,
-        forms.rows([forms.of(o.kernel[0]) * o.kernel[2] for o in kernels if o.kernel]),
-        forms.rows([forms.of(c) for c in columns]),
-        forms.rows([forms.of(program.activations[o.output]) for o in multiplying]),
-        forms.rows([forms.of(o.macs[0]) * o.macs[1] for o in multiplying if o.macs]),
-        forms.rows([forms.of(_columns(o)) for o in per_channel]),
-        np.array([o.bias for o in per_channel], bool),
-        _tensors(program),
-        int((scratch.sum(axis=1) > 0).sum()),
-        _persistent(program),
-        sum(4 * (len(o.layer) // 4 + 2) for o in program.operators),
+        groups=channels.groups,
+        program=program,
+        activations=forms.rows([w * forms.of(a) for a, w in zip(program.activations, program.widths, strict=True)]),
+        live=_live(program),
+        scratch=scratch,
+        transposed=tuple(_transposed(program, forms)),
+        left=forms.rows([forms.of(o.kernel[0]) * o.kernel[2] for o in kernels if o.kernel]),
+        right=forms.rows([forms.of(_columns(o)) for o in kernels]),
+        scaled=np.array([o.kind in _PER_CHANNEL for o in kernels], bool),
+        elements=forms.rows([forms.of(program.activations[_multiplied(o)]) for o in multiplying]),
+        reads=forms.rows([forms.of(o.macs[0]) * o.macs[1] for o in multiplying if o.macs]),
+        outputs=forms.rows([forms.of(_columns(o)) for o in per_channel]),
+        biased=np.array([o.bias and not o.zeros for o in per_channel], bool),
+        zeros=np.array([o.bias and o.zeros for o in per_channel], bool),
+        counts=_counts(program, kernels),
+        requests=sum(
+            _REQUESTS.get(o.kind, 1) for o, size in zip(program.operators, scratch, strict=True) if size.any()
+        ),
+        persistent=_persistent(program, kernels),
+        names=sum(4 * (len(o.layer) // 4 + 2) for o in program.operators),
+    )
+
+
+def _kernels(program: Program) -> list[Operator]:
+    """The operators with constants, those of a layer that is called several times once."""
+    unique = {
+        (o.layer, o.kind, o.weight) if o.weight else (str(place), "", ""): o
+        for place, o in enumerate(program.operators)
+        if o.kernel is not None
+    }
+    return list(unique.values())
+
+
+def _counts(program: Program, kernels: Sequence[Operator]) -> tuple[int, ...]:
+    """How many operators, activations, kernels and biases, operands of one scale, and small integers there are."""
+    kinds = [o.kind in _PER_CHANNEL for o in kernels]
+    biases = sum(o.bias for o in program.operators)
+    small = sum(len(o.constants) for o in program.operators)
+    return len(program.operators), len(program.activations), sum(kinds) + biases, len(kinds) - sum(kinds), small
+
+
+def _transposed(program: Program, forms: _Forms) -> Iterator[tuple[int, Array, Array]]:
+    """The transposed convolutions for which CMSIS-NN turns the kernel round, if it has more than 16 input channels."""
+    for place, operator in enumerate(program.operators):
+        if operator.kind == "TRANSPOSE_CONV" and operator.window and max(operator.window.strides) <= 2:
+            rows = operator.window.elements * forms.of(first_row(program.activations[operator.inputs[0]]))
+            yield place, rows, forms.of(first_row(program.activations[operator.output]))
+
+
+@functools.cache  # once a model
+def _say_estimated(names: tuple[str, ...]) -> None:
+    logging.warning(
+        "tfmcu_prune: the arena, flash and MACs of %s are estimated during the training, since the operators that the "
+        "converter makes of them are not known; footprint() of the converted file is exact",
+        ", ".join(names),
     )
 
 
@@ -152,6 +207,11 @@ class _Forms:
         return np.array(forms).reshape(len(forms), len(self.sizes))
 
 
+def _multiplied(operator: Operator) -> int:
+    """The activation for each element of which `macs` are counted; a transposed convolution spreads its input."""
+    return operator.inputs[0] if operator.kind == "TRANSPOSE_CONV" else operator.output
+
+
 def _columns(operator: Operator) -> Array | None:
     return operator.kernel[1] if operator.kernel else None
 
@@ -161,7 +221,7 @@ def _live(program: Program) -> Array:
     last = len(program.operators) - 1
     first_use, last_use = dict.fromkeys(program.inputs, 0), dict.fromkeys(program.outputs, last)
     for index, operator in enumerate(program.operators):
-        first_use.setdefault(operator.output, index)
+        first_use.update(dict.fromkeys(operator.outputs, index))
         for a in operator.inputs:
             last_use[a] = max(last_use.get(a, 0), index)
     live = np.zeros((max(len(program.operators), 1), len(program.activations)))
@@ -173,19 +233,31 @@ def _live(program: Program) -> Array:
 
 def _scratch(operator: Operator, program: Program, forms: _Forms) -> Array:
     """Scratch of CMSIS-NN's int8 kernels on a core with DSP extension (../shared/tflm.md, 1.5)."""
-    one = forms.of(None)
-    window, column = operator.window
-    if operator.kind == "CONV_2D" and column and operator.kernel:
-        return 4 * window * forms.of(operator.kernel[0])
-    if operator.kind == "DEPTHWISE_CONV_2D" and column and operator.kernel:
-        return 2 * window * forms.of(operator.kernel[1])
+    nothing, one = forms.of(None) * 0, forms.of(None)
+    source, result = program.activations[operator.inputs[0]], program.activations[operator.output]
+    window = operator.window
+    axes = (float(_align(4 * (source.ndim + 1))) + 16) * one  # the resolved axes and an index
     if operator.kind == "AVERAGE_POOL_2D":
-        return 4 * forms.of(first_row(program.activations[operator.output]))
-    if operator.kind == "MEAN":
-        return 4 * forms.of(program.activations[operator.output]) + 32 * one
-    if operator.kind == "REDUCE_MAX":
-        return 32 * one
-    return 0 * one
+        return 4 * forms.of(first_row(result))
+    if operator.kind in ("MEAN", "SUM"):
+        return 4 * forms.of(result) + axes
+    if operator.kind in ("REDUCE_MAX", "REDUCE_MIN"):
+        return axes
+    if window is None or operator.kernel is None:
+        return nothing
+    places = source.shape[:2]
+    padding = window.padding(places) if window.same else [(0, 0), (0, 0)]
+    if operator.kind == "CONV_2D":
+        pointwise = window.elements == 1 and not np.any(padding) and window.groups == 1
+        return nothing if pointwise else 4 * window.elements * forms.of(first_row(source))
+    if operator.kind == "DEPTHWISE_CONV_2D":
+        apart = source.shape[-1] != result.shape[-1] or max(window.dilation) > 1
+        small = window.size == (3, 3) and max(before for before, _ in padding) <= 1
+        return nothing if apart or small else 2 * window.elements * forms.of(first_row(source))
+    if operator.kind == "TRANSPOSE_CONV":
+        row = (places[1] - 1) * window.strides[1] + max(window.size[1], window.strides[0])
+        return 4 * row * max(window.size[0], window.strides[0]) * forms.of(first_row(result))
+    return nothing
 
 
 def evaluate(model: ResourceModel, sizes: Array) -> Resources:
@@ -210,12 +282,19 @@ def count_parameters(channels: Channels, mask: Array) -> int:
     return total
 
 
-def _align(sizes: Array) -> Array:
+def _align(sizes: Array | float) -> Array:
+    """Each rounded up to the 16 bytes of TFLM."""
     return np.ceil(sizes / 16) * 16
 
 
 def _live_bytes(model: ResourceModel, n: Array) -> Array:
-    return model.live @ _align(model.activations @ n) + (_align(model.scratch @ n) if len(model.scratch) else 0)
+    scratch = _align(model.scratch @ n)
+    for place, rows, columns in model.transposed:
+        elements = model.program.operators[place].window
+        column = float(rows @ n)
+        if elements is not None and column > _REVERSE_ABOVE * elements.elements:
+            scratch[place] = _align(4 * column) + _align(column * float(columns @ n))
+    return model.live @ _align(model.activations @ n) + (scratch if len(model.scratch) else 0)
 
 
 def peak_sram(model: ResourceModel, sizes: Array) -> int:
@@ -227,38 +306,33 @@ def _arena_moments(model: ResourceModel, n: Array) -> Array:
     """Bytes of the arena at each moment: every operator's run, then the planning of the memory and the preparation."""
     channels = model.outputs @ n
     persistent = model.persistent + 2 * float(_align(4 * channels).sum())
-    buffers = len(model.activations) + model.requests
-    planning = 12 * (model.requests + 12) + 24 * (model.tensors + model.requests) + 40 * buffers + 16
+    buffers, tensors = len(model.activations) + model.requests, sum(model.counts[1:])
+    planning = 12 * (model.requests + 12) + 24 * (tensors + model.requests) + 40 * buffers + 16
     prepare = 12 * (model.requests + 12) + 250 + (12 * channels.max() if len(channels) else 0)
     return _align(np.append(_live_bytes(model, n), [planning, prepare]) + persistent)
 
 
-def _tensors(program: Program) -> int:
-    weights = sum(1 + o.bias for o in program.operators if o.kernel is not None)
-    return len(program.activations) + weights + sum(o.constants for o in program.operators)
-
-
-def _persistent(program: Program) -> int:
+def _persistent(program: Program, kernels: Sequence[Operator]) -> int:
     """Structs of TFLM, its tensors and operators, builtin data and op data, and the model's inputs and outputs."""
-    total = 148 + 12 * _tensors(program) + 32 * len(program.operators)
+    total = 148 + 12 * sum(_counts(program, kernels)[1:]) + 32 * len(program.operators)
     for operator in program.operators:
         builtin, data = _PERSISTENT.get(operator.kind, (0, 48))
         total += -(-builtin // 4) * 4 + -(-data // 16) * 16
     return total + 52 * (len(program.inputs) + len(program.outputs)) + 16
 
 
-def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, int, int, int]:
-    """Return what the flash is made of: bytes of contents, numbers of operators, of activations and of constants.
+def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, ...]:
+    """Return what the flash is made of: bytes of contents; numbers of operators, activations and three constants.
 
     Contents are the names of activations, int8 weights, int32 biases, and the float32 scales of both a channel; the
-    zero points (8 bytes a channel) are all zeros, and vectors of equal length are written once.
+    zero points (8 bytes a channel) are all zeros, and vectors of equal length are written once, as are biases of zeros.
     """
     n = np.append(sizes, 1.0)
-    channels = np.round(model.outputs @ n)
-    contents = _align((model.left @ n) * (model.right @ n)).sum() + 4 * channels.sum()
-    contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 8 * np.unique(channels).sum()
-    activations = len(model.activations)
-    return float(contents) + model.names, len(model.program.operators), activations, model.tensors - activations
+    channels, columns = np.round(model.outputs @ n), np.round(model.right @ n)
+    contents = _align((model.left @ n) * columns).sum() + 4 * columns[model.scaled].sum()
+    contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 4 * channels[model.zeros].sum()
+    contents += 8 * np.unique(channels).sum() + 4 * np.unique(channels[model.zeros]).sum()
+    return (float(contents) + model.names, *model.counts)
 
 
 def _flash(model: ResourceModel, sizes: Array) -> float:
@@ -278,7 +352,8 @@ def gradient(model: ResourceModel, sizes: Array) -> Array:
     weight /= weight.sum()
     arena = weight @ (model.live @ model.activations + model.scratch) + 8 * model.outputs.sum(axis=0)
     flash = (model.left @ n) @ model.right + (model.right @ n) @ model.left
-    flash += 4 * model.outputs.sum(axis=0) + 8 * model.outputs[model.biased].sum(axis=0)
+    flash += 4 * model.right[model.scaled].sum(axis=0) + 8 * model.outputs[model.biased].sum(axis=0)
+    flash += 4 * model.outputs[model.zeros].sum(axis=0)
     macs = (model.elements @ n) @ model.reads + (model.reads @ n) @ model.elements
     return np.stack([arena, flash, macs])[:, :-1]
 
@@ -319,6 +394,6 @@ def _worst_operator(model: ResourceModel, name: str, sizes: Array) -> str:
         multiplying = [o for o in operators if o.macs is not None]
         worst = multiplying[int(((model.elements @ n) * (model.reads @ n)).argmax())]
     else:
-        kernels = [o for o in operators if o.kernel is not None]
+        kernels = _kernels(model.program)
         worst = kernels[int(((model.left @ n) * (model.right @ n)).argmax())]
     return f"{worst.layer!r} ({worst.kind})"
