@@ -20,10 +20,19 @@ def rewritten(layer: Any) -> Callable[..., Any]:
     """
     _require_unrolled(layer)
     if is_augmentation(layer):
-        return lambda x, **settings: x
+        return _given(lambda x: x)
     rewrite = _REWRITES.get(type(layer))
     function = rewrite(layer) if rewrite is not None else layer
-    return layer if function is layer else lambda x, **settings: function(x)
+    return layer if function is layer else _given(function)
+
+
+def _given(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The function, deaf to `training=` and `mask=`."""
+
+    def call(x: Any, **_: Any) -> Any:
+        return function(x)
+
+    return call
 
 
 def _require_unrolled(layer: Any) -> None:
@@ -40,7 +49,7 @@ def _require_unrolled(layer: Any) -> None:
 def _upsampling(layer: Any) -> Callable[..., Any]:
     """The nearest neighbour, where Keras repeats (TILE)."""
     if getattr(layer, "interpolation", "nearest") != "nearest":
-        return layer  # type: ignore[no-any-return]
+        return layer
     size = np.atleast_1d(layer.size).tolist()
 
     def call(x: Any) -> Any:
@@ -62,7 +71,7 @@ def _repeat_vector(layer: Any) -> Callable[..., Any]:
 def _time_distributed(layer: Any) -> Callable[..., Any]:
     """A layer that works on the last axis alone takes all steps at once."""
     inner = layer.layer
-    return inner if type(inner).__name__ in AT_EVERY_PLACE else layer  # type: ignore[no-any-return]
+    return inner if type(inner).__name__ in AT_EVERY_PLACE else layer
 
 
 AT_EVERY_PLACE = {"Dense", "Activation", "ReLU", "LeakyReLU", "Dropout", "Rescaling"}

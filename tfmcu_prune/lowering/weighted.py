@@ -102,13 +102,19 @@ def fully_connected(program: Builder, call: Call, flow: Flow, index: int, weight
     rows, out = flow.weights[weight]
     labels = flow.outputs[0]
     index = program.like(call, index, labels.ndim)
-    return program.emit("FULLY_CONNECTED", call, [index], labels, kernel=(rows, out, 1), weight=weight, bias=bias, macs=(rows, 1))
+    return program.emit(
+        "FULLY_CONNECTED", call, [index], labels, kernel=(rows, out, 1), weight=weight, bias=bias, macs=(rows, 1)
+    )
 
 
 def embedding(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
     layer = call.layer
     return program.emit(
-        "GATHER", call, inputs, flow.outputs[0], weight="embeddings",
+        "GATHER",
+        call,
+        inputs,
+        flow.outputs[0],
+        weight="embeddings",
         kernel=(None, flow.weights["embeddings"][1], layer.input_dim),
     )
 
