@@ -154,11 +154,12 @@ def resource_model(channels: Channels) -> ResourceModel:
 
 def _kernels(program: Program) -> list[Operator]:
     """The operators with constants, those of a layer that is called several times once."""
-    unique = {
-        (o.layer, o.kind, o.weight) if o.weight else (str(place), "", ""): o
-        for place, o in enumerate(program.operators)
-        if o.kernel is not None
-    }
+    unique: dict[tuple[str, ...], Operator] = {}
+    for place, o in enumerate(program.operators):
+        if o.kernel is not None:
+            number = o.kernel[0] is None and o.kernel[1] is None and o.weight
+            key = ("number", o.weight) if number else (o.layer, o.kind, o.weight) if o.weight else (str(place),)
+            unique[key] = o
     return list(unique.values())
 
 
@@ -166,8 +167,18 @@ def _counts(program: Program, kernels: Sequence[Operator]) -> tuple[int, ...]:
     """How many operators, activations, kernels and biases, operands of one scale, and small integers there are."""
     kinds = [o.kind in _PER_CHANNEL for o in kernels]
     biases = sum(o.bias for o in program.operators)
-    small = sum(len(o.constants) for o in program.operators)
+    small = len({key for o in program.operators for key in _small(o, program)})
     return len(program.operators), len(program.activations), sum(kinds) + biases, len(kinds) - sum(kinds), small
+
+
+def _small(operator: Operator, program: Program) -> list[tuple[object, ...]]:
+    """What tells the constant integers of an operator from those of others; equal ones are written once."""
+    if operator.kind in ("RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
+        return [(operator.kind[:6], *program.activations[operator.output].shape, *operator.constants)]
+    if operator.axes:
+        return [("axes", *operator.axes)]
+    where = operator.pads or (operator.layer, operator.output)
+    return [(number, size, where) for number, size in enumerate(operator.constants)]
 
 
 def _transposed(program: Program, forms: _Forms) -> Iterator[tuple[int, Array, Array]]:
@@ -236,7 +247,7 @@ def _scratch(operator: Operator, program: Program, forms: _Forms) -> Array:
     nothing, one = forms.of(None) * 0, forms.of(None)
     source, result = program.activations[operator.inputs[0]], program.activations[operator.output]
     window = operator.window
-    axes = (float(_align(4 * (source.ndim + 1))) + 16) * one  # the resolved axes and an index
+    axes = (float(_align(np.array(4.0 * source.ndim + 4))) + 16) * one  # the resolved axes and an index
     if operator.kind == "AVERAGE_POOL_2D":
         return 4 * forms.of(first_row(result))
     if operator.kind in ("MEAN", "SUM"):
@@ -293,7 +304,7 @@ def _live_bytes(model: ResourceModel, n: Array) -> Array:
         elements = model.program.operators[place].window
         column = float(rows @ n)
         if elements is not None and column > _REVERSE_ABOVE * elements.elements:
-            scratch[place] = _align(4 * column) + _align(column * float(columns @ n))
+            scratch[place] = _align(np.array([4 * column, column * float(columns @ n)])).sum()
     return model.live @ _align(model.activations @ n) + (scratch if len(model.scratch) else 0)
 
 

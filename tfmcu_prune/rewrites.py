@@ -20,10 +20,19 @@ def rewritten(layer: Any) -> Callable[..., Any]:
     """
     _require_unrolled(layer)
     if is_augmentation(layer):
-        return lambda x, **_: x
+        return _given(lambda x: x)
     rewrite = _REWRITES.get(type(layer))
     function = rewrite(layer) if rewrite is not None else layer
-    return layer if function is layer else lambda x, **_: function(x)
+    return layer if function is layer else _given(function)
+
+
+def _given(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The function, deaf to `training=` and `mask=`."""
+
+    def call(x: Any, **_: Any) -> Any:
+        return function(x)
+
+    return call
 
 
 def _require_unrolled(layer: Any) -> None:

@@ -40,9 +40,9 @@ def activate(program: Builder, call: Call, index: int, name: str | None = None) 
         gate = program.emit("LOGISTIC", call, [index], labels)
         return program.emit("MUL", call, [index, gate], labels)
     if name == "hard_sigmoid":
-        index = program.emit("ADD", call, [index], labels, kernel=(None, None, 1))
+        index = constant(program, call, index, "ADD", None, 3)
         index = program.emit("RELU6", call, [index], labels)
-        return program.emit("MUL", call, [index], labels, kernel=(None, None, 1))
+        return constant(program, call, index, "MUL", None, 1 / 6)
     kind = _ONE_OPERATOR.get(name)
     if kind is None:
         program.estimated[call.name] = None
@@ -115,11 +115,19 @@ def binary(kind: str) -> Callable[..., int]:
         labels = flow.outputs[0]
         constants = [arg for arg in call.args if not isinstance(arg, (Ref, list, tuple))]
         if constants:
-            row = None if np.ndim(constants[0]) == 0 else np.asarray(labels)
+            rank = np.ndim(constants[0])
+            row = None if rank == 0 else _row(labels) if rank == 1 else labels
             name = "MUL" if kind == "DIV" and isinstance(call.args[0], Ref) else kind
-            reverse = not isinstance(call.args[0], Ref)
+            reverse, value = not isinstance(call.args[0], Ref), constants[0]
+            number = "" if row is not None else str(np.float32(1 / value if name != kind else value))
             return program.emit(
-                name, call, inputs, program.activations[inputs[0]], kernel=(None, row, 1), reverse=reverse
+                name,
+                call,
+                inputs,
+                program.activations[inputs[0]],
+                kernel=(None, row, 1),
+                weight=number,
+                reverse=reverse,
             )
         held = all(program.activations[index].ndim > labels.ndim for index in inputs)  # 1-D maps as 2-D ones
         left = inputs[0] if held else _operand(program, call, inputs[0], labels.ndim)
@@ -155,9 +163,10 @@ def vector(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> i
     return program.vector(call, inputs[0])
 
 
-def constant(program: Builder, call: Call, index: int, kind: str, row: Array | None) -> int:
-    """Multiply by, or add, a constant: a number (`row` None) or one a channel."""
-    return program.emit(kind, call, [index], program.activations[index], kernel=(None, row, 1))
+def constant(program: Builder, call: Call, index: int, kind: str, row: Array | None, value: float | None = None) -> int:
+    """Multiply by, or add, a constant: a number (`row` None, `value` where it is known) or one a channel."""
+    weight = "" if value is None else str(np.float32(value))
+    return program.emit(kind, call, [index], program.activations[index], kernel=(None, row, 1), weight=weight)
 
 
 def _row(labels: Array) -> Array:

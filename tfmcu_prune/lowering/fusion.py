@@ -76,7 +76,7 @@ def _shared(
 
 
 def _hard_swish(operators: Sequence[Operator], outputs: Sequence[int]) -> list[Operator]:
-    """X * relu6(x + 3) / 6, the factor before or behind the product."""
+    """Find x * relu6(x + 3) / 6, the factor before or behind the product."""
     maker = {operator.outputs[0]: operator for operator in operators}
     uses = Counter([*outputs, *(a for operator in operators for a in operator.inputs)])
 

@@ -126,8 +126,8 @@ def attention(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -
     mixed = program.reshape(call, mixed, shape(steps, heads * wide))
     out = flow.weights["output_dense.kernel"][-1]
     return program.emit(
-        "FULLY_CONNECTED", call, [mixed], flow.outputs[0],
-        kernel=(shape(heads * wide), out, 1), weight="output", bias=bias, macs=(shape(heads * wide), 1),
+        "FULLY_CONNECTED", call, [mixed], flow.outputs[0], kernel=(shape(heads * wide), out, 1), weight="output",
+        bias=bias, macs=(shape(heads * wide), 1),
     )  # fmt: skip
 
 
