@@ -23,8 +23,8 @@ REFUSED = {
     "repeat_vector": "TILE",
     "operators": "floating point",
 }
-# Dead after the mask, refused by TensorFlow itself, or by TFLM (time_distributed: it does not allocate); with GRU and LSTM
-# it depends on the weights (a SPLIT stays in floating point)
+# Dead after the mask, refused by TensorFlow, or not started by TFLM (time_distributed: it does not allocate); with GRU
+# and LSTM it depends on the weights (a SPLIT stays in floating point)
 LEFT_OUT = {"volume", "softmax_channels", "smooth_activations", "time_distributed", "gru", "lstm", "rnn_states"}
 # Layers with no row in the table of operators: their cost is an estimate until they are converted
 ESTIMATED = {"simple_rnn", "bidirectional", "attention", "dot", "ops_mixing", "transposed_1d"}
