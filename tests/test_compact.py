@@ -65,7 +65,7 @@ def test_twice_is_once() -> None:
 def test_rename_and_order() -> None:
     model = randomize(nets.two_in_two_out())
     data = tfmcu_prune.convert(model, inputs_for(model), optimize_arena=False)
-    renamed = compact(data, lambda name: f"my_{name}", inputs=["my_right", "my_left"])
+    renamed = compact(data, lambda name: f"my_{name}", inputs=["right", "left"].index)
     graph = read_model(renamed).main
     assert [graph.tensors[i].name for i in graph.inputs] == ["my_right", "my_left"]
     left, right = inputs_for(model)

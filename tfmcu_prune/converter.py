@@ -48,9 +48,11 @@ def convert(model: keras.Model, calibration: Any, *, optimize_arena: bool = True
     if keras.backend.backend() != "tensorflow":
         return _convert_elsewhere(model, samples, optimize_arena)
     graph = graphs.read(_for_inference(model))
-    inputs = [layer.name for layer in graph.input_layers.values()]
     data = compact(
-        _to_tflite(graph, samples), functools.partial(_keras_name, graph), inputs=inputs, outputs=_output_names(graph)
+        _to_tflite(graph, samples),
+        functools.partial(_keras_name, graph),
+        inputs=_input_number,
+        outputs=functools.partial(_output_number, graph),
     )
     _require_tflm_operators(data)
     return optimize(data) if optimize_arena else data
@@ -266,17 +268,35 @@ def _keras_name(graph: graphs.Graph, name: str) -> str:
     calls = [int(index) for index in re.findall(r"(?:^|[/;])call(\d+)/", name)]
     if calls:
         return graph.calls[min(calls)].name
-    output = re.fullmatch(r"(?:Stateful)?PartitionedCall:(\d+)", name)
-    if output is not None:
-        return _output_names(graph)[_output_number(output[1], len(graph.output_ids()))]
-    given = re.fullmatch(r"serving_default_input(\d+):\d+", name)
-    return list(graph.input_layers.values())[int(given[1])].name if given else name
+    if _OUTPUT.fullmatch(name):
+        return _output_names(graph)[_output_number(graph, name)]
+    return list(graph.input_layers.values())[_input_number(name)].name if _INPUT.fullmatch(name) else name
 
 
-def _output_number(digits: str, count: int) -> int:
-    """The output that a name means; the converter makes names unique by more digits behind."""
+_INPUT = re.compile(r"serving_default_input(\d+):\d+")
+_OUTPUT = re.compile(r"(?:Stateful)?PartitionedCall:(\d+)")
+
+
+def _input_number(name: str) -> int:
+    """The place of an input by its tensor's name in the converter's file."""
+    return int(_matched(_INPUT, name))
+
+
+def _output_number(graph: graphs.Graph, name: str) -> int:
+    """The place of an output by its tensor's name; the converter makes names unique by more digits behind."""
+    digits, count = _matched(_OUTPUT, name), len(graph.output_ids())
     found = [int(digits[:end]) for end in range(1, len(digits) + 1) if str(int(digits[:end])) == digits[:end]]
     return max(number for number in found if number < count)
+
+
+def _matched(pattern: re.Pattern[str], name: str) -> str:
+    found = pattern.fullmatch(name)
+    if found is None:
+        raise RuntimeError(
+            f"The converter of TensorFlow names an input or output {name!r}, which is new to this package, so their "
+            "order is not known. TensorFlow 2.21 is known to work; please report this."
+        )
+    return found[1]
 
 
 def _output_names(graph: graphs.Graph) -> list[str]:

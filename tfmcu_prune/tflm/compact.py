@@ -46,8 +46,8 @@ def compact(
     data: bytes,
     rename: Callable[[str], str] | None = None,
     *,
-    inputs: Sequence[str] | None = None,
-    outputs: Sequence[str] | None = None,
+    inputs: Callable[[str], int] | None = None,
+    outputs: Callable[[str], int] | None = None,
 ) -> bytes:
     """Return the model without what an interpreter on a microcontroller never reads.
 
@@ -57,28 +57,28 @@ def compact(
     Args:
         data: A .tflite file.
         rename: The name of an activation -> its new name. By default names stay.
-        inputs: New names of the model's inputs in the order that it shall take them. By default their order stays.
-        outputs: New names of the model's outputs in the order that it shall return them. By default their order stays.
+        inputs: The name of an input in `data` -> its place among those that the model shall take. By default their
+            order stays.
+        outputs: The same for the outputs.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     model.description = model.signatureDefs = None
     model.metadata = [entry for entry in model.metadata or [] if entry.name not in _CONVERTER_METADATA]
-    for graph in model.subgraphs:
-        _rename(graph, model.buffers, rename or (lambda name: name))
     main = model.subgraphs[0]
     main.inputs = _ordered(main, main.inputs, inputs)
     main.outputs = _ordered(main, main.outputs, outputs)
+    for graph in model.subgraphs:
+        _rename(graph, model.buffers, rename or (lambda name: name))
     _merge_buffers(model)
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _ordered(graph: Any, indices: Sequence[int], names: Sequence[str] | None) -> list[int]:
-    by_name = {graph.tensors[index].name: int(index) for index in indices}
-    if names is None or sorted(by_name) != sorted(names):
+def _ordered(graph: Any, indices: Sequence[int], place: Callable[[str], int] | None) -> list[int]:
+    if place is None:
         return [int(index) for index in indices]
-    return [by_name[name] for name in names]
+    return sorted(map(int, indices), key=lambda index: place(graph.tensors[index].name.decode()))
 
 
 _CONVERTER_METADATA = (b"min_runtime_version", b"CONVERSION_METADATA")
