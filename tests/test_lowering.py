@@ -21,9 +21,8 @@ REFUSED = {  # what the error says of each
     **dict.fromkeys(["gru", "lstm", "simple_rnn", "bidirectional", "rnn_states", "repeat_vector"], "unroll=True"),
     "volume": "MaxPool3D",
     "smooth_activations": "stays in floating point",
-    "operators": "stays in floating point",
 }
-ESTIMATED = {  # known not to be foretold: the order of cross-attention, steps of a film, transpositions that cancel
+ESTIMATED = {  # known not to be foretold: the order of cross-attention, what steps share, products of vectors, transpositions that cancel
     *("attention", "time_distributed", "softmax_channels", "dot", "permuted_channels"),
 }
 FORETOLD = [net for net in (*nets.ALL, *more_nets.MORE) if net.__name__ not in {*REFUSED, *ESTIMATED}]
@@ -49,7 +48,7 @@ def _check(channels: Channels, mask: np.ndarray, data: bytes, ordered: bool = Tr
     assert peak_sram(forms, sizes) == footprint.lower_bound  # TFLM's placement may waste memory beyond that
     told = evaluate(forms, sizes)
     assert told.macs == footprint.macs
-    assert abs(told.flash - footprint.flash) <= max(1024, 0.02 * footprint.flash)
+    assert abs(told.flash - footprint.flash) <= max(640, 0.005 * footprint.flash)
     assert abs(told.arena - footprint.arena - (footprint.lower_bound - footprint.head)) <= max(768, 0.02 * told.arena)
 
 

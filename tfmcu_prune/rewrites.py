@@ -21,7 +21,8 @@ def rewritten(layer: Any) -> Callable[..., Any]:
     _require_unrolled(layer)
     if is_augmentation(layer):
         return _given(lambda x: x)
-    rewrite = _REWRITES.get(type(layer))
+    ours = type(layer).__module__.split(".")[0] == "keras"
+    rewrite = _REWRITES.get(type(layer).__name__) if ours else None
     function = rewrite(layer) if rewrite is not None else layer
     return layer if function is layer else _given(function)
 
@@ -121,12 +122,13 @@ def _scaled(layer: Any, x: Any) -> Any:
     return x + layer.beta if layer.center else x
 
 
-_REWRITES: dict[type, Callable[[Any], Callable[..., Any]]] = {
-    layers.UpSampling1D: _upsampling,
-    layers.UpSampling2D: _upsampling,
-    layers.RepeatVector: _repeat_vector,
-    layers.TimeDistributed: _time_distributed,
-    layers.LayerNormalization: _layer_norm,
-    layers.RMSNormalization: _rms_norm,
-    layers.GroupNormalization: _group_norm,
+_REWRITES: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    **dict.fromkeys(["UpSampling1D", "UpSampling2D"], _upsampling),
+    "RepeatVector": _repeat_vector,
+    "TimeDistributed": _time_distributed,
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "GroupNormalization": _group_norm,
+    "Negative": lambda _: lambda x: x * -1.0,
+    "Square": lambda _: lambda x: x * x,
 }

@@ -108,6 +108,14 @@ def unary(kind: str) -> Callable[..., int]:
     return lowering
 
 
+def negative(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    return constant(program, call, inputs[0], "MUL", None, -1)
+
+
+def square(program: Builder, call: Call, flow: Flow, inputs: Sequence[int]) -> int:
+    return program.emit("MUL", call, [inputs[0], inputs[0]], program.activations[inputs[0]])
+
+
 def binary(kind: str) -> Callable[..., int]:
     """Operands one after the other; a constant one is held by the operator."""
 

@@ -138,7 +138,7 @@ class _Fusion:
         shape = self.activations[operator.output].shape
         equal = shape == self.activations[operator.inputs[0]].shape
         if operator.kind == "RESHAPE":
-            return equal and operator.constants == (4 * len(shape) + 4,)
+            return equal and operator.constants != (4,)
         return operator.kind == "MEAN" and equal
 
     def _merged(self, operator: Operator) -> Operator | None:

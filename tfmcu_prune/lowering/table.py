@@ -92,6 +92,8 @@ TABLE: dict[str, Lowering] = {
     **_rows(each.prelu, "PReLU"),
     **_rows(each.unary("ABS"), "Absolute", "Abs"),
     **_rows(each.unary("EXP"), "Exp"),
+    **_rows(each.negative, "Negative"),
+    **_rows(each.square, "Square"),
     **_rows(each.unary("LOG"), "Log"),
     **_rows(each.unary("SQRT"), "Sqrt"),
     **_rows(each.unary("RSQRT"), "Rsqrt"),
