@@ -41,7 +41,7 @@ class Run:
 
 
 FASHION = Cell("fashion-mnist-14", "vgg_small", "A", "tight", 8, 0, 6_000, 70)
-SPEECH = Cell("speech11", "ds_cnn", "A", "tight", 20, 0, None, 90)
+SPEECH = Cell("speech11", "ds_cnn", "A", "tight", 12, 0, None, 90)
 CIFAR = Cell("cifar10", "resnet8", "A", "tight", 5, 0, 10_000, 120)
 
 

@@ -25,6 +25,7 @@ def pareto(results: Sequence[Result]) -> Figure:
         ValueError: No results.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     found = cells(results)
     if not found:
@@ -39,6 +40,9 @@ def pareto(results: Sequence[Result]) -> Figure:
             for index, method in enumerate(methods):
                 _draw(ax, [cell[method] for cell in mine if method in cell], index, method, name, unit)
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
             ax.set_xlabel(label)
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(color="#e6e6e6")

@@ -82,11 +82,11 @@ def _section(cell_key: tuple[Any, ...], cell: dict[str, list[Result]]) -> str:
 def _rows(cell: dict[str, list[Result]], order: Sequence[str]) -> Iterator[str]:
     for method in order:
         runs = sorted(cell[method], key=lambda run: run["seed"])
-        spread = np.std([run["int8"] for run in runs], ddof=1) if len(runs) > 1 else float("nan")
+        spread = f" ± {100 * np.std([run['int8'] for run in runs], ddof=1):.2f}" if len(runs) > 1 else ""
         seeds = " ".join(f"{100 * run['int8']:.1f}" for run in runs)
         costs = " | ".join(f"{mean(runs, name):,.0f}" for name in ("arena", "flash", "macs", "seconds"))
         yield (
-            f"| {method} | {100 * mean(runs, 'int8'):.2f} ± {100 * spread:.2f} | {seeds} | "
+            f"| {method} | {100 * mean(runs, 'int8'):.2f}{spread} | {seeds} | "
             f"{100 * mean(runs, 'test'):.2f} | {100 * mean(runs, 'val'):.2f} | {costs} | "
             f"{' '.join(map(str, runs[0]['widths']))} |"
         )
