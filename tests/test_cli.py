@@ -90,7 +90,8 @@ def test_inspect_a_zip_that_is_no_model(tmp_path, capsys):
 
 def test_inspect_a_layer_without_a_rule(tmp_path, capsys):
     inputs = keras.Input((8, 4))
-    keras.Model(inputs, keras.layers.LSTM(3, name="memory")(inputs)).save(tmp_path / "model.keras")
+    x = keras.layers.GroupQueryAttention(2, 2, 1, name="memory")(inputs, inputs)
+    keras.Model(inputs, x).save(tmp_path / "model.keras")
     assert cli.main(["inspect", str(tmp_path / "model.keras")]) == 2
     assert "memory" in capsys.readouterr().err
 

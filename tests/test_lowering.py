@@ -18,12 +18,12 @@ from tfmcu_prune.channels import Channels, channel_groups
 from tfmcu_prune.resources import evaluate, peak_sram, resource_model
 
 REFUSED = {  # what the error says of each
-    **dict.fromkeys(["gru", "lstm", "simple_rnn", "bidirectional", "rnn_states", "repeat_vector"], "unroll=True"),
     "volume": "MaxPool3D",
     "smooth_activations": "stays in floating point",
 }
-ESTIMATED = {  # known not to be foretold: the order of cross-attention, what steps share, products of vectors, transpositions that cancel
+ESTIMATED = {  # cross-attention's order, unrolled and shared steps, products of vectors, transpositions that cancel
     *("attention", "time_distributed", "softmax_channels", "dot", "permuted_channels"),
+    *("gru", "lstm", "simple_rnn", "bidirectional", "rnn_states", "repeat_vector"),
 }
 FORETOLD = [net for net in (*nets.ALL, *more_nets.MORE) if net.__name__ not in {*REFUSED, *ESTIMATED}]
 QUICK = {"MobileNet", "MobileNetV2"}
@@ -49,7 +49,8 @@ def _check(channels: Channels, mask: np.ndarray, data: bytes, ordered: bool = Tr
     told = evaluate(forms, sizes)
     assert told.macs == footprint.macs
     assert abs(told.flash - footprint.flash) <= max(640, 0.005 * footprint.flash)
-    assert abs(told.arena - footprint.arena - (footprint.lower_bound - footprint.head)) <= max(768, 0.02 * told.arena)
+    tolerance = max(768, 0.02 * told.arena)
+    assert -tolerance - (footprint.head - footprint.lower_bound) <= told.arena - footprint.arena <= tolerance
 
 
 @pytest.mark.parametrize("net", FORETOLD, ids=lambda net: net.__name__)

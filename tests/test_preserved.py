@@ -18,7 +18,7 @@ from networks import half_mask, inputs_for, outputs_of, random_mask, randomize
 
 import tfmcu_prune
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.gates import ungated
+from tfmcu_prune.gating import ungated
 from tfmcu_prune.graph import Call, Graph, read
 
 NETS = [*nets.ALL, *more_nets.MORE]

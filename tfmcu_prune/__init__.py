@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from tfmcu_prune.registration import register_layers
+
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -21,14 +23,16 @@ _WHERE = {
     "convert": "converter",
     "fit": "shrinking",
     "footprint": "tflm.footprint",
-    "get_mask": "gates",
-    "prunable": "gates",
+    "get_mask": "gating",
+    "prunable": "gating",
     "register_rule": "rules",
-    "set_mask": "gates",
+    "set_mask": "gating",
     "strip": "surgery",
 }
 
 __all__ = sorted([*_WHERE, "tflm"])
+
+register_layers()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
 
@@ -118,3 +119,29 @@ def _read(name: str, value: int | str) -> int:
             f"for example {_EXAMPLE[name]}. Received: {name}={value!r}"
         )
     return round(float(match[1]) * units[match[2].upper()])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What must stay of a model beside what its structure asks for.
+
+    Args:
+        fixed: Names of layers, the channels of which are all kept.
+        unsupported: Whether to keep the channels that touch a layer without a rule, where it would be an error.
+        multiple_of: The number of channels a group is a multiple of this, or all of them.
+        min_channels: Channels that stay in each group at least: a number, or below 1 a part of the group.
+    """
+
+    fixed: tuple[str, ...] = ()
+    unsupported: bool = False
+    multiple_of: int = 1
+    min_channels: float = 1
+
+    def minimum(self, size: int) -> int:
+        """Return how many channels stay at least in a group of `size`."""
+        wanted = math.ceil(self.min_channels * size) if self.min_channels < 1 else int(self.min_channels)
+        up = -(-max(wanted, self.multiple_of) // self.multiple_of) * self.multiple_of
+        return min(up, size)
+
+
+NO_LIMITS = Limits()

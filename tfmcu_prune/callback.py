@@ -14,7 +14,8 @@ from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.gates import channels_of, gates_of, get_mask, settle
+from tfmcu_prune.gates import gates_of
+from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
 from tfmcu_prune.rules import Array

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from tfmcu_prune import graph as graphs
+from tfmcu_prune.budget import NO_LIMITS, Limits
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.rules import (
     Array,
@@ -56,29 +57,6 @@ class Group:
         return len(self.channels)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What must stay of a model beside what its structure asks for.
-
-    Args:
-        fixed: Names of layers, the channels of which are all kept.
-        unsupported: Whether to keep the channels that touch a layer without a rule, where it would be an error.
-        multiple_of: The number of channels a group is a multiple of this, or all of them.
-        min_channels: Channels that stay in each group at least: a number, or below 1 a part of the group.
-    """
-
-    fixed: tuple[str, ...] = ()
-    unsupported: bool = False
-    multiple_of: int = 1
-    min_channels: float = 1
-
-    def minimum(self, size: int) -> int:
-        """Return how many channels stay at least in a group of `size`."""
-        wanted = int(np.ceil(self.min_channels * size)) if self.min_channels < 1 else int(self.min_channels)
-        up = -(-max(wanted, self.multiple_of) // self.multiple_of) * self.multiple_of
-        return min(up, size)
-
-
 Fixed = str | Iterable[str | keras.Layer] | Callable[[Any], bool]
 
 
@@ -105,7 +83,7 @@ class Channels:
     count: int
     groups: tuple[Group, ...]
     fixed: tuple[Group, ...]
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
     def __str__(self) -> str:
         rows = [
@@ -232,7 +210,7 @@ def _resolved(graph: graphs.Graph, fixed: Fixed) -> tuple[str, ...]:
     return tuple(names)
 
 
-def analyze_graph(graph: graphs.Graph, limits: Limits = Limits()) -> Channels:
+def analyze_graph(graph: graphs.Graph, limits: Limits = NO_LIMITS) -> Channels:
     """Label the channels of a model's graph; see `channel_groups`."""
     labels = _UnionFind()
     tensors, flows = _run_rules(graph, labels, limits)

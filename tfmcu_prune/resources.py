@@ -71,6 +71,7 @@ class ResourceModel:
         outputs: Output channels of each operator with per-channel scales.
         biased, zeros: Which of these have a bias, and which one of zeros, bool.
         counts: How many operators, activations, kernels and biases, operands of one scale, and small integers it has.
+        reshapes: What tells a constant shape from others, two numbers and its elements as a form; equal ones are one.
         requests: Number of scratch buffers.
         persistent: Bytes of the arena that no mask changes.
         names: Bytes of the file for the names of activations.
@@ -91,6 +92,7 @@ class ResourceModel:
     biased: Array
     zeros: Array
     counts: tuple[int, ...]
+    reshapes: Array
     requests: int
     persistent: int
     names: int
@@ -144,10 +146,11 @@ def resource_model(channels: Channels) -> ResourceModel:
         biased=np.array([o.bias and not o.zeros for o in per_channel], bool),
         zeros=np.array([o.bias and o.zeros for o in per_channel], bool),
         counts=_counts(program, kernels),
+        reshapes=_reshapes(program, forms),
         requests=sum(
             _REQUESTS.get(o.kind, 1) for o, size in zip(program.operators, scratch, strict=True) if size.any()
         ),
-        persistent=_persistent(program, kernels),
+        persistent=_persistent(program),
         names=sum(4 * (len(o.layer) // 4 + 2) for o in program.operators),
     )
 
@@ -173,12 +176,30 @@ def _counts(program: Program, kernels: Sequence[Operator]) -> tuple[int, ...]:
 
 def _small(operator: Operator, program: Program) -> list[tuple[object, ...]]:
     """What tells the constant integers of an operator from those of others; equal ones are written once."""
-    if operator.kind in ("RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
-        return [(operator.kind[:6], *program.activations[operator.output].shape, *operator.constants)]
+    if operator.kind == "RESHAPE":  # equal where the sizes are: see `_reshapes`
+        return []
+    if operator.kind in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
+        return [("resize", *program.activations[operator.output].shape, *operator.constants)]
     if operator.axes:
         return [("axes", *operator.axes)]
     where = operator.pads or (operator.layer, operator.output)
     return [(number, size, where) for number, size in enumerate(operator.constants)]
+
+
+def _reshapes(program: Program, forms: _Forms) -> Array:
+    """Of each shape that a RESHAPE has as its constant: dimensions, first one of several, and elements as a form."""
+    rows = [np.zeros((0, 2 + len(forms.sizes)))]
+    for operator in program.operators:
+        if operator.kind == "RESHAPE":
+            labels = program.activations[operator.output]
+            rows.append(np.hstack([labels.ndim, labels.shape[0] if labels.ndim > 1 else 0, forms.of(labels)])[None])
+    return np.concatenate(rows)
+
+
+def _counts_at(model: ResourceModel, n: Array) -> tuple[int, ...]:
+    shapes = np.column_stack([model.reshapes[:, :2], model.reshapes[:, 2:] @ n])
+    *others, small = model.counts
+    return (*others, small + len({tuple(shape) for shape in shapes.tolist()}))
 
 
 def _transposed(program: Program, forms: _Forms) -> Iterator[tuple[int, Array, Array]]:
@@ -316,16 +337,16 @@ def peak_sram(model: ResourceModel, sizes: Array) -> int:
 def _arena_moments(model: ResourceModel, n: Array) -> Array:
     """Bytes of the arena at each moment: every operator's run, then the planning of the memory and the preparation."""
     channels = model.outputs @ n
-    persistent = model.persistent + 2 * float(_align(4 * channels).sum())
-    buffers, tensors = len(model.activations) + model.requests, sum(model.counts[1:])
+    buffers, tensors = len(model.activations) + model.requests, sum(_counts_at(model, n)[1:])
+    persistent = model.persistent + 12 * tensors + 2 * float(_align(4 * channels).sum())
     planning = 12 * (model.requests + 12) + 24 * (tensors + model.requests) + 40 * buffers + 16
     prepare = 12 * (model.requests + 12) + 250 + (12 * channels.max() if len(channels) else 0)
     return _align(np.append(_live_bytes(model, n), [planning, prepare]) + persistent)
 
 
-def _persistent(program: Program, kernels: Sequence[Operator]) -> int:
+def _persistent(program: Program) -> int:
     """Structs of TFLM, its tensors and operators, builtin data and op data, and the model's inputs and outputs."""
-    total = 148 + 12 * sum(_counts(program, kernels)[1:]) + 32 * len(program.operators)
+    total = 148 + 32 * len(program.operators)
     for operator in program.operators:
         builtin, data = _PERSISTENT.get(operator.kind, (0, 48))
         total += -(-builtin // 4) * 4 + -(-data // 16) * 16
@@ -343,7 +364,7 @@ def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, ...]:
     contents = _align((model.left @ n) * columns).sum() + 4 * columns[model.scaled].sum()
     contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 4 * channels[model.zeros].sum()
     contents += 8 * np.unique(channels).sum() + 4 * np.unique(channels[model.zeros]).sum()
-    return (float(contents) + model.names, *model.counts)
+    return (float(contents) + model.names, *_counts_at(model, n))
 
 
 def _flash(model: ResourceModel, sizes: Array) -> float:

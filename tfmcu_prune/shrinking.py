@@ -17,7 +17,8 @@ from absl import logging
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.callback import PruneCallback
 from tfmcu_prune.channels import analyze_graph
-from tfmcu_prune.gates import channels_of, gate, gates_of, get_mask
+from tfmcu_prune.gates import gates_of
+from tfmcu_prune.gating import channels_of, gate, get_mask
 from tfmcu_prune.rules import Array, weight_of
 from tfmcu_prune.surgery import rebuilt
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.channels import Channels
-from tfmcu_prune.gates import channels_of, gates_of, settle
+from tfmcu_prune.gates import gates_of
+from tfmcu_prune.gating import channels_of, settle
 from tfmcu_prune.rules import Array, Flow, weight_of
 
 

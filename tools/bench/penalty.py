@@ -10,7 +10,8 @@ from keras import ops
 
 from tfmcu_prune import Budget
 from tfmcu_prune.allocation import ramp
-from tfmcu_prune.gates import ChannelGates, channels_of, gates_of
+from tfmcu_prune.gates import ChannelGates, gates_of
+from tfmcu_prune.gating import channels_of
 from tfmcu_prune.resources import RESOURCES, evaluate, gradient, resource_model
 
 OPEN = 0.5  # a straight-through gate is open above this
