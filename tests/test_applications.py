@@ -70,7 +70,7 @@ def _check_strip(gated: keras.Model, channels: Channels, mask: np.ndarray, input
     assert evaluate(predicted, sizes).macs == count_macs(small)
     expected = outputs_of(gated, inputs).reshape(len(inputs), -1)
     scale = np.abs(expected).max()
-    assert 1e-3 < scale < 1e6
+    assert 1e-3 < scale < 1e15
     if share >= 0.3:  # with a channel or two a layer a network can be dead
         assert np.ptp(expected, axis=0).max() > 0.002 * scale  # 20 times what the comparison allows
     np.testing.assert_allclose(outputs_of(small, inputs), expected.reshape(-1), atol=1e-4 * scale, rtol=0)
