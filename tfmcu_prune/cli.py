@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tfmcu_prune.commands import conversion
     from tfmcu_prune.tflm import commands
 
     parser = argparse.ArgumentParser(
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_estimate(subparsers)
     commands.add_boards(subparsers)
+    conversion.add_convert(subparsers)
     _add_inspect(subparsers)
     _add_demo(subparsers)
     return parser
