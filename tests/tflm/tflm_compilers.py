@@ -36,3 +36,11 @@ def _require(program: str, remedy: str) -> None:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+
+
+def run_on_this_machine(sources: list[Path], program: Path) -> tuple[int, str]:
+    """Compile sources for this machine and run them; return the exit code and the standard output."""
+    _require("g++", "apt install g++")
+    _run(["g++", *STRICT, *map(str, sources), "-o", str(program)])
+    done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout

@@ -18,7 +18,11 @@ nullptr operator or or_eq private protected public register reinterpret_cast req
 static static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename union
 unsigned using virtual void volatile wchar_t while xor xor_eq
 """
-_TAKEN = "arena arduino check inference linux main model_json op_resolver recorded self_test setup std tflite unix"
+# Names of files, of functions that a loader calls, of targets of CMake, and macros of compilers.
+_TAKEN = """
+all app arduino arena clean help inference install linux loop main op_resolver package recorded self_test setup std test
+tflite tflm tflm_interface unix
+"""
 _RESERVED = {*_KEYWORDS.split(), *_TAKEN.split()}
 
 # Where TFLM's name of a registration is not the operator's in camel case. Source: tensorflow/tflite-micro 90b983c2,
