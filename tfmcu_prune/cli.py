@@ -85,7 +85,7 @@ def _positive(text: str) -> int:
 
 def _demo(args: argparse.Namespace) -> None:
     import_keras_quietly()
-    from tfmcu_prune import datasets, demo, report, zoo
+    from tfmcu_prune import datasets, demo, results, zoo
 
     def network(input_shape: Sequence[int], classes: int) -> Any:
         return zoo.ds_cnn(input_shape, classes, kernel=(3, 3), strides=1, dropout=(0, 0.1))
@@ -94,7 +94,7 @@ def _demo(args: argparse.Namespace) -> None:
     budget = tfmcu_prune.Budget(arena="7KiB", flash="13KiB", macs="250k")
     job = demo.Job(data, network, budget, args.epochs, seed=args.seed, verbose=progress())
     outcome = demo.run(job, tell=print)
-    print(report.as_table(outcome.report))
+    print(results.as_table(outcome.report))
     if args.output is not None:
         print("Written:", *demo.write(outcome, args.output), sep="\n  ")
 
