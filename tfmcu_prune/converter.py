@@ -20,7 +20,7 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.errors import UnsupportedLayer
-from tfmcu_prune.rewrites import rewritten
+from tfmcu_prune.rewrites import refuse_masks, rewritten
 from tfmcu_prune.rules import Array
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
@@ -98,19 +98,16 @@ else:
 
 
 def _for_inference(model: keras.Model) -> keras.Model:
-    """The model as it is converted: in float32, without casts of mixed precision; recurrent layers unrolled.
-
-    The converter of TensorFlow 2.21 crashes where it quantizes the loop of a recurrent layer.
-    """
+    """The model as it is converted: in float32, without casts of mixed precision."""
     graph = graphs.read(model)
-    changes = {id(call.layer): _changes(call.layer) for call in graph.calls}
-    if not any(changes.values()):
+    changes = {id(call.layer): {"dtype": "float32"} for call in graph.calls if _is_mixed(call.layer)}
+    if not changes:
         return model
     made: dict[int, Any] = {}
 
     def make(call: graphs.Call) -> Any:
         if id(call.layer) not in made:
-            made[id(call.layer)] = graphs.copy_layer(call, **changes[id(call.layer)])
+            made[id(call.layer)] = graphs.copy_layer(call, **changes.get(id(call.layer), {}))
         return made[id(call.layer)]
 
     copy = graphs.replay(graph, make)
@@ -120,18 +117,8 @@ def _for_inference(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _changes(layer: Any) -> dict[str, Any]:
-    """The entries of a layer's configuration that conversion changes."""
-    changes: dict[str, Any] = {}
-    if isinstance(layer, keras.Layer) and layer.compute_dtype != "float32":
-        changes["dtype"] = "float32"
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Bidirectional):
-        for name in {"layer", "backward_layer"} & set(config):
-            changes[name] = {**config[name], "config": {**config[name]["config"], "unroll": True}}
-    elif "unroll" in config and not config["unroll"]:
-        changes["unroll"] = True
-    return changes
+def _is_mixed(layer: Any) -> bool:
+    return isinstance(layer, keras.Layer) and layer.compute_dtype != "float32"
 
 
 def _calibration_arrays(inputs: Sequence[Any], calibration: Any) -> list[Array]:
@@ -260,6 +247,7 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     import tensorflow as tf
 
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
+    refuse_masks(graph)
     weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
 
     functions = [_instead(call.layer) for call in graph.calls]
