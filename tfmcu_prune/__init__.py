@@ -26,6 +26,7 @@ _WHERE = {
     "get_mask": "gating",
     "prunable": "gating",
     "register_rule": "rules",
+    "report": "reporting",
     "set_mask": "gating",
     "strip": "surgery",
 }

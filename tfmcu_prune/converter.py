@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def convert(model: keras.Model, calibration: Any, *, optimize_arena: bool = True
         ValueError: An empty calibration set, one of the wrong shape, or one with NaN.
         UnsupportedLayer: A layer that becomes an operator that TensorFlow Lite Micro lacks.
     """
-    samples = _calibration_arrays(model, calibration)
+    samples = _calibration_arrays(model.inputs, calibration)
     if keras.backend.backend() != "tensorflow":
         return _convert_elsewhere(model, samples, optimize_arena)
     graph = graphs.read(_for_inference(model))
@@ -120,9 +121,9 @@ def _is_mixed(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and layer.compute_dtype != "float32"
 
 
-def _calibration_arrays(model: keras.Model, calibration: Any) -> list[Array]:
-    """One array an input, in the order of `model.inputs`, checked."""
-    names = [tensor.name for tensor in model.inputs]
+def _calibration_arrays(inputs: Sequence[Any], calibration: Any) -> list[Array]:
+    """One array an input of a model, in their order, checked."""
+    names = [tensor.name for tensor in inputs]
     if isinstance(calibration, Mapping):
         if sorted(calibration) != sorted(names):
             raise ValueError(f"Expected calibration arrays named {names}. Received: {sorted(calibration)}.")
@@ -133,11 +134,11 @@ def _calibration_arrays(model: keras.Model, calibration: Any) -> list[Array]:
     elif not (isinstance(calibration, Sequence) and len(calibration) == 1 and np.ndim(calibration[0]) > 1):
         calibration = [calibration]
     arrays = [np.asarray(array) for array in calibration]
-    for tensor, array in zip(model.inputs, arrays, strict=True):
+    for tensor, array in zip(inputs, arrays, strict=True):
         _check_calibration(tensor, array)
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(f"Expected as many samples for every input. Received: {[len(array) for array in arrays]}.")
-    return [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, arrays, strict=True)]
+    return [array.astype(tensor.dtype) for tensor, array in zip(inputs, arrays, strict=True)]
 
 
 def _check_calibration(tensor: Any, array: Array) -> None:
@@ -158,6 +159,90 @@ def _check_calibration(tensor: Any, array: Array) -> None:
         raise ValueError("The calibration set has NaN or infinite values; ranges of activations cannot be found.")
 
 
+@dataclass(frozen=True)
+class SavedModel:
+    """What is converted of a SavedModel.
+
+    Args:
+        loaded: The object that owns the variables.
+        signature: The function that is converted.
+        inputs: Its inputs by name, shape and dtype.
+        outputs: Names of its outputs.
+    """
+
+    loaded: Any
+    signature: Any
+    inputs: list[keras.KerasTensor]
+    outputs: list[str]
+
+
+def load_saved_model(folder: Path) -> SavedModel:
+    """Read a TensorFlow SavedModel: its signature "serving_default", or the only one.
+
+    A SavedModel has no order of inputs and outputs, so they stand by their names, output_2 before output_10.
+
+    Args:
+        folder: As `model.export(folder)` writes it.
+
+    Raises:
+        ValueError: Not such a SavedModel, or sizes of an input beside the batch that are not known.
+    """
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise ValueError(f"TensorFlow cannot load the SavedModel {folder}: {error}") from error
+    signatures = dict(loaded.signatures)
+    name = "serving_default" if "serving_default" in signatures else next(iter(signatures), None)
+    if name is None or (name != "serving_default" and len(signatures) > 1):
+        raise ValueError(
+            f"Expected a SavedModel with the signature 'serving_default'. Received: {folder} with "
+            f"{', '.join(signatures) or 'none'}. Keras' model.export(folder) writes it."
+        )
+    specs = signatures[name].structured_input_signature[1]
+    for spec in specs.values():
+        if spec.shape.rank is None or None in spec.shape[1:]:
+            raise ValueError(
+                f"The input {spec.name!r} of the SavedModel {folder} has the shape {spec.shape}; expected sizes that "
+                "are all known but the batch. Export it with inputs of a full shape."
+            )
+    inputs = [keras.KerasTensor(tuple(specs[key].shape), specs[key].dtype.name, name=key) for key in _sorted(specs)]
+    return SavedModel(loaded, signatures[name], inputs, _sorted(signatures[name].structured_outputs))
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """The names, sorted by the numbers in them."""
+    return sorted(names, key=lambda name: [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", name)])
+
+
+def convert_saved_model(saved: SavedModel, calibration: Any, *, optimize_arena: bool = True) -> bytes:
+    """Quantize a SavedModel to int8, with a batch of 1, and return it as a .tflite; see `convert`.
+
+    A SavedModel has no names of layers, so that operators are named as TensorFlow names them.
+    """
+    import tensorflow as tf
+
+    samples = _calibration_arrays(saved.inputs, calibration)
+    names = [tensor.name for tensor in saved.inputs]
+
+    def run(*inputs: Any) -> list[Any]:
+        results = saved.signature(**dict(zip(names, inputs, strict=True)))
+        return [results[name] for name in saved.outputs]
+
+    specs = [tf.TensorSpec((1, *t.shape[1:]), t.dtype, name=f"input{i:06d}") for i, t in enumerate(saved.inputs)]
+    module = tf.Module()
+    module.owner, module.run = saved.loaded, tf.function(run)
+    data = compact(
+        _quantized(module.run, specs, module, samples),
+        lambda name: names[_input_number(name)] if _INPUT.fullmatch(name) else name.split(";")[-1],
+        inputs=_input_number,
+        outputs=lambda name: _number_below(name, len(saved.outputs)),
+    )
+    _require_tflm_operators(data)
+    return optimize(data) if optimize_arena else data
+
+
 def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     import tensorflow as tf
 
@@ -166,10 +251,6 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
 
     functions = [_instead(call.layer) for call in graph.calls]
-
-    def representative() -> Iterator[dict[str, Array]]:
-        for index in range(len(samples[0])):
-            yield {name: array[index : index + 1] for name, array in zip(names, samples, strict=True)}
 
     def run(*inputs: Any) -> list[Any]:
         tensors = dict(zip(graph.input_layers, inputs, strict=True))
@@ -180,11 +261,29 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
         return [tensors[id] for id in graph.output_ids()]
 
     inputs = enumerate(graph.input_layers.values())
-    spec = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=f"input{index:06d}") for index, t in inputs]
+    specs = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=f"input{index:06d}") for index, t in inputs]
     module = tf.Module()
     module.run = tf.function(run)
-    function = module.run.get_concrete_function(*spec)
-    names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(spec)]]  # the converter reorders its inputs
+    try:
+        return _quantized(module.run, specs, module, samples)
+    except Exception as error:
+        refused = _refused(graph, str(error))
+        if refused is None:
+            raise
+    raise refused
+
+
+def _quantized(run: Any, specs: list[Any], module: Any, samples: list[Array]) -> bytes:
+    """Convert a tf.function of the inputs in `specs`; `module` owns it and its variables."""
+    import tensorflow as tf
+
+    function = run.get_concrete_function(*specs)
+    names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(specs)]]  # the converter reorders its inputs
+
+    def representative() -> Iterator[dict[str, Array]]:
+        for index in range(len(samples[0])):
+            yield {name: array[index : index + 1] for name, array in zip(names, samples, strict=True)}
+
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative
@@ -193,13 +292,7 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")  # it makes one itself
-        try:
-            return bytes(converter.convert())
-        except Exception as error:
-            refused = _refused(graph, str(error))
-            if refused is None:
-                raise
-    raise refused
+        return bytes(converter.convert())
 
 
 def _refused(graph: graphs.Graph, message: str) -> UnsupportedLayer | None:
@@ -272,7 +365,11 @@ def _input_number(name: str) -> int:
 
 def _output_number(graph: graphs.Graph, name: str) -> int:
     """The place of an output by its tensor's name; the converter makes names unique by more digits behind."""
-    digits, count = _matched(_OUTPUT, name), len(graph.output_ids())
+    return _number_below(name, len(graph.output_ids()))
+
+
+def _number_below(name: str, count: int) -> int:
+    digits = _matched(_OUTPUT, name)
     found = [int(digits[:end]) for end in range(1, len(digits) + 1) if str(int(digits[:end])) == digits[:end]]
     return max(number for number in found if number < count)
 
