@@ -63,7 +63,9 @@ def test_ten_masks(case: Case) -> None:
     """Random ones, from that which leaves one channel in each group on."""
     model = randomize_scaled(case.build())
     inputs, channels, gated = inputs_for(model, 8), channel_groups(model), tfmcu_prune.prunable(model)
+    weights = gated.get_weights()
     for seed in range(10):
+        gated.set_weights(weights)  # the check scales them
         _check_strip(gated, channels, random_mask(channels, seed, seed / 10), inputs, max(seed, 1) / 10)
 
 
@@ -81,7 +83,7 @@ def _check_strip(gated: keras.Model, channels: Channels, mask: np.ndarray, input
     assert evaluate(predicted, sizes).macs == count_macs(small)
     expected = outputs_of(gated, inputs).reshape(len(inputs), -1)
     scale = np.abs(expected).max()
-    assert 1e-3 < scale < 1e15
+    assert 1e-3 < scale < 1e6
     if share >= 0.3:  # with a channel or two a layer a network can be dead
         assert np.ptp(expected, axis=0).max() > 0.002 * scale  # far more than the comparison allows
     np.testing.assert_allclose(outputs_of(small, inputs), expected.reshape(-1), atol=1e-9 * scale, rtol=0)
