@@ -388,7 +388,7 @@ def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, ...]:
     channels, columns = np.round(model.outputs @ n), np.round(model.right @ n)
     contents = _align((model.left @ n) * columns).sum() + 4 * columns[model.scaled].sum()
     contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 4 * channels[model.zeros].sum()
-    contents += 8 * np.unique(channels).sum() + 4 * np.unique(channels[model.zeros]).sum()
+    contents += 8 * sum(set(channels.tolist())) + 4 * sum(set(channels[model.zeros].tolist()))
     return (float(contents) + model.names, *_counts_at(model, n))
 
 
