@@ -231,9 +231,7 @@ def _ladder(model: ResourceModel, worth: Array) -> tuple[Array, Array]:
     return ladder, np.where(ladder[1:] < ladder[:-1], utility[:-1] - utility[1:], np.inf)
 
 
-def _way_down(
-    model: ResourceModel, limits: Mapping[str, int], ladder: Array, loss: Array, rungs: Array
-) -> list[Array]:
+def _way_down(model: ResourceModel, limits: Mapping[str, int], ladder: Array, loss: Array, rungs: Array) -> list[Array]:
     """The rungs behind each of the next steps while the budgets in `limits` are the violated ones."""
     every, way = np.arange(len(rungs)), list[Array]()
     n, least_loss = np.append(ladder[rungs, every], 1.0), loss[rungs, every]

@@ -101,9 +101,13 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     _require_zip(path, "a .npz file, as numpy.savez writes it")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            arrays = dict(file)
     except (ValueError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"NumPy cannot read plain arrays from {path}: {error}") from error
+    others = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+    if others:
+        raise ValueError(f"Expected arrays only, as numpy.savez writes them. Received: {path} with {others!r}")
+    return arrays
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:
