@@ -24,9 +24,7 @@ _METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENS
 def wanted(source: Path) -> set[str]:
     """The files that the wheel should hold of the package."""
     files = (path for path in (source / "tfmcu_prune").rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(source)) for path in files if path.suffix in {".py", *_DATA} or path.name == "py.typed"
-    }
+    return {str(path.relative_to(source)) for path in files if path.suffix in _SUFFIXES or path.name == "py.typed"}
 
 
 def contents(dist: Path, source: Path) -> list[str]:
