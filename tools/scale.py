@@ -4,8 +4,9 @@
 
 Three jobs: a chain of --layers convolutions of growing width (100,000 channels at 200 x 500), the projection that
 PruneCallback runs every few steps on MobileNetV2, and --budgets budgets and a .tflite of --mib MiB for the TFLite half.
-Writes scale.json and table.md: medians of seconds, the growth of the peak memory in MiB, and for the chain the exponent
-p of seconds ~ channels^p between the narrowest and the widest; 1 is linear.
+Writes scale.json and table.md: medians of seconds by the clock and of the processor (busy machines disturb them less),
+the growth of the peak memory in MiB, and for the chain the exponent p of processor seconds ~ channels^p between the
+narrowest and the widest; 1 is linear.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ class Clock:
         self.steps: Steps = {}
 
     def __call__(self, name: str, what: Callable[[], Any], repeat: int = 1) -> Any:
-        seconds, before = [], _peak()
+        seconds, cpu, before = [], [], _peak()
         for _ in range(repeat):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             value = what()
             seconds.append(time.perf_counter() - start)
-        self.steps[name] = {"seconds": statistics.median(seconds), "mib": _peak() - before}
+            cpu.append(time.process_time() - cpu_start)
+        self.steps[name] = {
+            "seconds": statistics.median(seconds), "cpu": statistics.median(cpu), "mib": _peak() - before
+        }  # fmt: skip
         return value
 
 
@@ -173,20 +177,20 @@ def medians(script: str, job: str) -> Steps:
         if done.returncode:
             raise RuntimeError(f"The job {job} failed: {done.stderr}")
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-    figures = ("seconds", "mib")
+    figures = ("seconds", "cpu", "mib")
     return {name: {f: statistics.median(run[name][f] for run in runs) for f in figures} for name in runs[0]}
 
 
 def _rows(result: dict[str, Steps]) -> list[tuple[str, ...]]:
-    rows = [(job, name, f"{one['seconds']:.3f}", f"{one['mib']:.0f}", "") for job, steps in result.items()
-            for name, one in steps.items()]  # fmt: skip
+    rows = [(job, name, f"{one['seconds']:.3f}", f"{one['cpu']:.3f}", f"{one['mib']:.0f}", "")
+            for job, steps in result.items() for name, one in steps.items()]  # fmt: skip
     chains = [job for job in result if job.startswith("chain")]
     first, last = result[chains[0]], result[chains[-1]]
     growth = math.log(int(chains[-1].split(":")[1]) / int(chains[0].split(":")[1])) if len(chains) > 1 else 0
     for i, (job, name, *others) in enumerate(rows):
         if growth and job == chains[-1]:
-            power = math.log(last[name]["seconds"] / first[name]["seconds"]) / growth
-            rows[i] = (job, name, *others[:2], f"{power:.2f}")
+            power = math.log(last[name]["cpu"] / first[name]["cpu"]) / growth
+            rows[i] = (job, name, *others[:3], f"{power:.2f}")
     return rows
 
 
@@ -198,7 +202,7 @@ def main(argv: list[str]) -> None:
         return
     jobs = [*(f"chain:{width}" for width in WIDTHS.value), "projection", "files"]
     result: dict[str, Any] = {job: medians(argv[0], job) for job in jobs}
-    table = render(("job", "step", "seconds", "MiB", "exponent"), _rows(result))
+    table = render(("job", "step", "seconds", "processor", "MiB", "exponent"), _rows(result))
     text = f"{LAYERS.value} layers in the chain, {RUNS.value} runs, load {os.getloadavg()[0]:.1f}\n{table}"
     print(text)
     with replacing(Path(OUTPUT.value) / "scale.json") as path:
