@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfmcu_prune import graph as graphs
+from tfmcu_prune.calibration import calibration_arrays
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.rules import Array
 
@@ -18,7 +19,7 @@ Step = tuple[str, dict[str, Any], list[Array]]
 """A tf_keras layer: its type, its configuration, its weights."""
 
 
-def quantize_aware(small: keras.Model) -> Any:
+def quantize_aware(small: keras.Model, calibration: Any = None) -> Any:
     """Return a tf_keras model that computes what `small` does and trains with the rounding of int8.
 
     The architecture and the weights are taken across to tf_keras (Keras 2), whose outputs are checked to be equal to
@@ -28,6 +29,9 @@ def quantize_aware(small: keras.Model) -> Any:
 
     Args:
         small: A plain Keras model, for example what `strip` returned. It stays as it is.
+        calibration: Samples as in `convert`. The ranges of activations start at what these samples reach, which is for
+            a model that is trained; by default at -6 to 6. They move by a thousandth of the way each step, so a short
+            training does not find others.
 
     Returns:
         A `tf_keras.Model`, not compiled. Compile it with names ("adam") or objects of tf_keras, not of Keras 3, and
@@ -41,7 +45,7 @@ def quantize_aware(small: keras.Model) -> Any:
 
     Example:
         >>> import tfmcu_prune
-        >>> aware = tfmcu_prune.quantize_aware(small)  # doctest: +SKIP
+        >>> aware = tfmcu_prune.quantize_aware(small, x[:200])  # doctest: +SKIP
         >>> aware.compile("adam", "sparse_categorical_crossentropy")  # doctest: +SKIP
         >>> aware.fit(x, y, epochs=2)  # doctest: +SKIP
         >>> data = tfmcu_prune.convert(aware)  # doctest: +SKIP
@@ -55,7 +59,11 @@ def quantize_aware(small: keras.Model) -> Any:
         )
     plain = _translated(graph, tf_keras)
     _require_equal(small, plain)
-    return tfmot.quantization.keras.quantize_model(plain)
+    aware = tfmot.quantization.keras.quantize_model(plain)
+    if calibration is not None:
+        (samples,) = calibration_arrays(small, calibration)
+        _set_ranges(aware, plain, samples)
+    return aware
 
 
 def _packages() -> tuple[Any, Any]:
@@ -159,11 +167,12 @@ def _activated(call: graphs.Call, steps: list[Step]) -> list[Step]:
     if activation in ("linear", None):
         return [*steps[:-1], (kind, made, weights)]
     if activation in _RELU:
-        relu: Step = ("ReLU", {"name": f"{call.name}_{activation}", **_RELU[activation]}, [])
-        return [*steps[:-1], (kind, made, weights), relu]
+        relu: Step = ("ReLU", {"name": call.name, **_RELU[activation]}, [])
+        return [*steps[:-1], (kind, {**made, "name": f"{call.name}_linear"}, weights), relu]
     if activation not in _ACTIVATIONS:
         raise _lacking(call, f"has the activation {activation!r}, which is unknown to it", "use relu or relu6")
-    return [*steps[:-1], (kind, {**made, "activation": activation}, weights)]
+    linear = (kind, {**made, "name": f"{call.name}_linear"}, weights)
+    return [*steps[:-1], linear, ("Activation", {"name": call.name, "activation": activation}, [])]
 
 
 _RELU: dict[str, dict[str, float]] = {"relu": {}, "relu6": {"max_value": 6.0}}
@@ -351,6 +360,25 @@ _TABLE: dict[str, Callable[[graphs.Call, graphs.Graph], list[Step]]] = {
     "ZeroPadding1D": _pads1d("ZeroPadding2D", "padding"),
     "ZeroPadding2D": _same("padding"),
 }
+
+
+def _set_ranges(aware: Any, plain: Any, samples: Array) -> None:
+    """Let the quantizers of outputs start at the ranges that the layers of the float model reach on some samples."""
+    layers = {layer.name: layer for layer in plain.layers}
+    quantized = [layer for layer in aware.layers if layer.name.removeprefix("quant_") in layers]
+    seen = type(plain)(plain.inputs, [layers[layer.name.removeprefix("quant_")].output for layer in quantized])
+    values = keras.tree.flatten(seen.predict(samples, batch_size=_BATCH, verbose=0))
+    inputs = [layer for layer in aware.layers if layer.name.startswith("quantize_layer")]
+    for layer, value in [*zip(quantized, values, strict=True), *((layer, samples) for layer in inputs)]:
+        low, high = min(0.0, float(value.min())), max(0.0, float(value.max()))
+        for weight in layer.weights:
+            name = weight.name.split("/")[-1].split(":")[0]
+            if name in _RANGES:
+                weight.assign(low if name.endswith("_min") else high)
+
+
+_RANGES = {f"{of}_{end}" for of in ("output", "post_activation", "quantize_layer") for end in ("min", "max")}
+_BATCH = 32
 
 
 def _require_equal(small: keras.Model, plain: Any) -> None:
