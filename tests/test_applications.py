@@ -25,6 +25,15 @@ TEN = [
 ]
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Deep networks of random weights amplify rounding; in float64 what is left of it is far below any mistake."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx(before)
+
+
 @pytest.fixture(autouse=True)
 def _memory() -> Iterator[None]:
     yield
@@ -32,12 +41,13 @@ def _memory() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", CASES)
 def test_half_of_every_group(case: Case) -> None:
     model = randomize_scaled(case.build())
     inputs, channels, gated = inputs_for(model, 8), channel_groups(model), tfmcu_prune.prunable(model)
     full = outputs_of(model, inputs)
-    np.testing.assert_allclose(outputs_of(gated, inputs), full, atol=1e-6 * np.abs(full).max(), rtol=0)
+    np.testing.assert_allclose(outputs_of(gated, inputs), full, atol=1e-12 * np.abs(full).max(), rtol=0)
     small = _check_strip(gated, channels, half_mask(channels), inputs, 0.5)
     if case.simple:  # of a layer that can lose half of its channels all are prunable
         before, after = widths(model), widths(small)
@@ -47,6 +57,7 @@ def test_half_of_every_group(case: Case) -> None:
         tfmcu_prune.set_mask(gated, ~np.isin(np.arange(channels.count), group.channels))
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", TEN)
 def test_ten_masks(case: Case) -> None:
     """Random ones, from that which leaves one channel in each group on."""
@@ -70,10 +81,10 @@ def _check_strip(gated: keras.Model, channels: Channels, mask: np.ndarray, input
     assert evaluate(predicted, sizes).macs == count_macs(small)
     expected = outputs_of(gated, inputs).reshape(len(inputs), -1)
     scale = np.abs(expected).max()
-    assert 1e-3 < scale < 1e6
+    assert 1e-3 < scale < 1e15
     if share >= 0.3:  # with a channel or two a layer a network can be dead
-        assert np.ptp(expected, axis=0).max() > 0.002 * scale  # 20 times what the comparison allows
-    np.testing.assert_allclose(outputs_of(small, inputs), expected.reshape(-1), atol=1e-4 * scale, rtol=0)
+        assert np.ptp(expected, axis=0).max() > 0.002 * scale  # far more than the comparison allows
+    np.testing.assert_allclose(outputs_of(small, inputs), expected.reshape(-1), atol=1e-9 * scale, rtol=0)
     return small
 
 

@@ -90,7 +90,8 @@ def test_inspect_a_zip_that_is_no_model(tmp_path, capsys):
 
 def test_inspect_a_layer_without_a_rule(tmp_path, capsys):
     inputs = keras.Input((64, 1))
-    keras.Model(inputs, keras.layers.SpectralNormalization(keras.layers.Conv1D(3, 1), name="norm")(inputs)).save(tmp_path / "model.keras")
+    layer = keras.layers.SpectralNormalization(keras.layers.Conv1D(3, 1), name="norm")
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
     assert cli.main(["inspect", str(tmp_path / "model.keras")]) == 2
     assert "'norm' of type SpectralNormalization" in capsys.readouterr().err
 

@@ -23,8 +23,8 @@ def test_slopes_are_finite_differences(net) -> None:
         step = np.eye(len(sizes), dtype=np.int64)[index]
         up, down = evaluate(forms, sizes + step), evaluate(forms, sizes - step)
         assert slopes[2, index] == pytest.approx((up.macs - down.macs) / 2)
-        assert slopes[1, index] == pytest.approx((up.flash - down.flash) / 2, abs=48)  # rounding to 16, shared vectors
-        assert up.arena - down.arena >= -1
+        assert slopes[1, index] == pytest.approx((up.flash - down.flash) / 2, abs=84)  # rounding, what is shared
+        assert up.arena - down.arena >= -48  # one shape less where two coincide
 
 
 def test_the_smooth_peak_follows_the_peak() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -91,6 +92,42 @@ def test_the_same_as_without_cuts(jit: bool, always: list[int]) -> None:
     assert len(always) == 1
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
+
+
+def _batches(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    while True:
+        for start in range(0, len(x), 16):
+            yield x[start : start + 16], y[start : start + 16]
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # Keras says so of any fit on a dataset
+@pytest.mark.parametrize("several", [1, 3])
+@pytest.mark.parametrize("source", ["tf.data", "repeated tf.data", "generator"])
+def test_sources_of_data(source: str, several: int, always: list[int]) -> None:
+    """Each source gives what the arrays give, cut or not, with one or more steps an execution."""
+    tensorflow = pytest.importorskip("tensorflow")
+    histories = []
+    for cut in (False, True):
+        gated = _gated(optimizer="sgd")
+        gated.compile(gated.optimizer, gated.loss, steps_per_execution=several)
+        x, y = _data(gated)
+        data = tensorflow.data.Dataset.from_tensor_slices((x, y)).batch(16)
+        options = {"epochs": 4, "verbose": 0, "callbacks": [PruneCallback(begin=0, end=3)]}
+        if not cut:
+            histories.append(gated.fit(x, y, batch_size=16, shuffle=False, **options).history)
+            continue
+        if source == "generator":
+            history = tfmcu_prune.fit(gated, _batches(x, y), steps_per_epoch=3, **options)
+        elif source == "tf.data":
+            history = tfmcu_prune.fit(gated, data, **options)
+        else:
+            history = tfmcu_prune.fit(gated, data.repeat(), steps_per_epoch=3, **options)
+        histories.append(history.history)
+    assert always
+    assert histories[1]["channels"][-1] == histories[0]["channels"][-1]
+    assert len(histories[1]["loss"]) == 4
+    if source != "generator":  # of which Keras fetches batches ahead, that a cut loses
+        np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=1e-4)
 
 
 class _Witness(keras.callbacks.Callback):

@@ -28,6 +28,7 @@ _WHERE = {
     "prunable": "gating",
     "quantize_aware": "qat",
     "register_rule": "rules",
+    "report": "reporting",
     "set_mask": "gating",
     "strip": "surgery",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tfmcu_prune.budget import Budget, Resources
@@ -109,6 +111,50 @@ def scale_uniformly(model: ResourceModel, budget: Budget, salience: Array | None
 def uniform(model: ResourceModel, share: float) -> Array:
     """Return the sizes at a width multiplier between 0 and 1; the minimum of each group stays."""
     return _allowed(model, np.round(share * model.full()).astype(np.int64))
+
+
+def shadow_prices(model: ResourceModel, budget: Budget, sizes: Array) -> dict[str, float]:
+    """Return what each budget is worth at an allocation: the utility that one per cent more of it would bring.
+
+        u'(n_g) = sum_r lambda_r dR_r/dn_g   for every group g that is neither full nor at its minimum
+
+    The prices lambda >= 0 that fit these conditions best, by least squares, for the resources that bind, which one step
+    more of some group would take over their budgets; the others are worth nothing. The utility is that of `allocate`.
+
+    Args:
+        model: The resources in closed form.
+        budget: The budget.
+        sizes: Channels kept a group, int64, shape (groups,).
+
+    Returns:
+        The price of each limited resource, in hundredths of the utility of a group.
+
+    Source: the Karush-Kuhn-Tucker conditions of the allocation.
+    """
+    limits, costs = budget.limits(), evaluate(model, sizes)
+    prices = dict.fromkeys(limits, 0.0)
+    free = (sizes > model.least()) & (sizes < model.full())
+    if not free.any():
+        return prices
+    slopes = {name: slope[free] for name, slope in zip(RESOURCES, gradient(model, sizes), strict=True)}
+    binding = [name for name in limits if getattr(costs, name) + model.multiple * slopes[name].max() > limits[name]]
+    worth, every = _utilities(model, None, -1.0, 0.0), np.arange(len(sizes))
+    gain = (worth[every, sizes - 1] - worth[every, np.maximum(sizes - 2, 0)])[free]
+    parts = np.array([slopes[name] / limits[name] for name in binding]).reshape(len(binding), len(gain)).T
+    for name, price in zip(binding, _nonnegative_fit(parts, gain), strict=True):
+        prices[name] = float(price)
+    return prices
+
+
+def _nonnegative_fit(a: Array, b: Array) -> Array:
+    """The x >= 0 with the least |a x - b|, over all choices of what is not 0; a has few columns."""
+    best = np.zeros(a.shape[1])
+    for chosen in itertools.product((False, True), repeat=a.shape[1]):
+        x = np.zeros(a.shape[1])
+        x[list(chosen)] = np.linalg.lstsq(a[:, list(chosen)], b, rcond=None)[0]
+        if (x >= 0).all() and np.linalg.norm(a @ x - b) < np.linalg.norm(a @ best - b):
+            best = x
+    return best
 
 
 def _removal_order(model: ResourceModel, salience: Array) -> Array:

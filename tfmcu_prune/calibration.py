@@ -25,7 +25,7 @@ def calibration_arrays(model: Any, calibration: Any) -> list[Array]:
     another range than that of the training data, by the statistics that batch normalization holds.
 
     Args:
-        model: The Keras model that takes them.
+        model: What takes them, with `inputs` and `outputs`; the warnings about ranges need a Keras model.
         calibration: As in `convert`.
 
     Raises:
@@ -132,6 +132,8 @@ def _warn(model: Any, arrays: list[Array], types: list[str]) -> None:
             "The calibration set has one sample. What exceeds the ranges of its activations will be clipped, which "
             "costs accuracy. Expected 100 to 500 samples, of every class."
         )
+    if not isinstance(model, keras.Model):
+        return
     graph = graphs.read(model)
     found = _against_statistics(graph, [array[:_LOOK] for array in arrays])
     if found:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from tfmcu_prune.allocation import allocate, choose, ramp
+from tfmcu_prune.allocation import allocate, choose, ramp, shadow_prices
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
@@ -35,7 +35,7 @@ class PruneCallback(keras.callbacks.Callback):
     From `begin` to `end` the budget falls from what the model costs to what it may cost; every few steps the group
     sizes are projected onto it and the most salient channels are kept. Then the mask is frozen, checked on the
     converted file, and training goes on. `arena`, `flash`, `macs` and `channels` of the current mask are put into
-    `logs`.
+    `logs`, and `price_arena` and so on of each budget: what one per cent more of it would be worth (`shadow_prices`).
 
     Args:
         begin: Step of this fit at which pruning begins. Default: 10 % of its steps.
@@ -122,6 +122,8 @@ class PruneCallback(keras.callbacks.Callback):
             mask = get_mask(self.model)
             now = self.cost(mask)
             logs.update(arena=now.arena, flash=now.flash, macs=now.macs, channels=int(mask.sum()))
+            prices = shadow_prices(self._resources, self._budget, self._resources.sizes(mask))
+            logs.update((f"price_{name}", price) for name, price in prices.items())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._frozen:  # stopped early, or `end` lies behind the last step

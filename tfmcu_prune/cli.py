@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tfmcu_prune.commands import conversion, export, reports
     from tfmcu_prune.tflm import commands
 
     parser = argparse.ArgumentParser(
@@ -37,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_estimate(subparsers)
     commands.add_boards(subparsers)
+    conversion.add_convert(subparsers)
+    export.add_export(subparsers)
+    reports.add_report(subparsers)
     _add_inspect(subparsers)
     _add_demo(subparsers)
     return parser
@@ -82,7 +86,7 @@ def _positive(text: str) -> int:
 
 def _demo(args: argparse.Namespace) -> None:
     import_keras_quietly()
-    from tfmcu_prune import datasets, demo, report, zoo
+    from tfmcu_prune import datasets, demo, results, zoo
 
     def network(input_shape: Sequence[int], classes: int) -> Any:
         return zoo.ds_cnn(input_shape, classes, kernel=(3, 3), strides=1, dropout=(0, 0.1))
@@ -91,7 +95,7 @@ def _demo(args: argparse.Namespace) -> None:
     budget = tfmcu_prune.Budget(arena="7KiB", flash="13KiB", macs="250k")
     job = demo.Job(data, network, budget, args.epochs, seed=args.seed, verbose=progress())
     outcome = demo.run(job, tell=print)
-    print(report.as_table(outcome.report))
+    print(results.as_table(outcome.report))
     if args.output is not None:
         print("Written:", *demo.write(outcome, args.output), sep="\n  ")
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from tfmcu_prune import graph as graphs
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.calibration import calibration_arrays
 from tfmcu_prune.errors import UnsupportedLayer
-from tfmcu_prune.rewrites import rewritten
+from tfmcu_prune.rewrites import refuse_masks, rewritten
 from tfmcu_prune.rules import Array
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
@@ -45,6 +45,8 @@ class _Types:
 
 _DTYPES = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32"), "float": ("float32",)}
 """The types that inputs and outputs may have; the first is the usual one."""
+
+_INT8 = _Types("int8", "int8", "int8")
 
 
 def convert(
@@ -229,19 +231,16 @@ else:
 
 
 def _for_inference(model: keras.Model) -> keras.Model:
-    """The model as it is converted: in float32, without casts of mixed precision; recurrent layers unrolled.
-
-    The converter of TensorFlow 2.21 crashes where it quantizes the loop of a recurrent layer.
-    """
+    """The model as it is converted: in float32, without casts of mixed precision."""
     graph = graphs.read(model)
-    changes = {id(call.layer): _changes(call.layer) for call in graph.calls}
-    if not any(changes.values()):
+    changes = {id(call.layer): {"dtype": "float32"} for call in graph.calls if _is_mixed(call.layer)}
+    if not changes:
         return model
     made: dict[int, Any] = {}
 
     def make(call: graphs.Call) -> Any:
         if id(call.layer) not in made:
-            made[id(call.layer)] = graphs.copy_layer(call, **changes[id(call.layer)])
+            made[id(call.layer)] = graphs.copy_layer(call, **changes.get(id(call.layer), {}))
         return made[id(call.layer)]
 
     copy = graphs.replay(graph, make)
@@ -251,24 +250,97 @@ def _for_inference(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _changes(layer: Any) -> dict[str, Any]:
-    """The entries of a layer's configuration that conversion changes."""
-    changes: dict[str, Any] = {}
-    if isinstance(layer, keras.Layer) and layer.compute_dtype != "float32":
-        changes["dtype"] = "float32"
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Bidirectional):
-        for name in {"layer", "backward_layer"} & set(config):
-            changes[name] = {**config[name], "config": {**config[name]["config"], "unroll": True}}
-    elif "unroll" in config and not config["unroll"]:
-        changes["unroll"] = True
-    return changes
+def _is_mixed(layer: Any) -> bool:
+    return isinstance(layer, keras.Layer) and layer.compute_dtype != "float32"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What is converted of a SavedModel.
+
+    Args:
+        loaded: The object that owns the variables.
+        signature: The function that is converted.
+        inputs: Its inputs by name, shape and dtype.
+        outputs: Its outputs, likewise.
+    """
+
+    loaded: Any
+    signature: Any
+    inputs: list[keras.KerasTensor]
+    outputs: list[keras.KerasTensor]
+
+
+def load_saved_model(folder: Path) -> SavedModel:
+    """Read a TensorFlow SavedModel: its signature "serving_default", or the only one.
+
+    A SavedModel has no order of inputs and outputs, so they stand by their names, output_2 before output_10.
+
+    Args:
+        folder: As `model.export(folder)` writes it.
+
+    Raises:
+        ValueError: Not such a SavedModel, or sizes of an input beside the batch that are not known.
+    """
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise ValueError(f"TensorFlow cannot load the SavedModel {folder}: {error}") from error
+    signatures = dict(loaded.signatures)
+    name = "serving_default" if "serving_default" in signatures else next(iter(signatures), None)
+    if name is None or (name != "serving_default" and len(signatures) > 1):
+        raise ValueError(
+            f"Expected a SavedModel with the signature 'serving_default'. Received: {folder} with "
+            f"{', '.join(signatures) or 'none'}. Keras' model.export(folder) writes it."
+        )
+    specs = signatures[name].structured_input_signature[1]
+    for spec in specs.values():
+        if spec.shape.rank is None or None in spec.shape[1:]:
+            raise ValueError(
+                f"The input {spec.name!r} of the SavedModel {folder} has the shape {spec.shape}; expected sizes that "
+                "are all known but the batch. Export it with inputs of a full shape."
+            )
+    return SavedModel(loaded, signatures[name], _tensors(specs), _tensors(signatures[name].structured_outputs))
+
+
+def _tensors(specs: Mapping[str, Any]) -> list[keras.KerasTensor]:
+    return [keras.KerasTensor(tuple(specs[key].shape), specs[key].dtype.name, name=key) for key in _sorted(specs)]
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """The names, sorted by the numbers in them."""
+    return sorted(names, key=lambda name: [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", name)])
+
+
+def convert_saved_model(saved: SavedModel, calibration: Any, *, optimize_arena: bool = True) -> bytes:
+    """Quantize a SavedModel to int8, with a batch of 1, and return it as a .tflite; see `convert`.
+
+    A SavedModel has no names of layers, so that operators are named as TensorFlow names them.
+    """
+    samples = calibration_arrays(saved, calibration)
+    names = [tensor.name for tensor in saved.inputs]
+
+    def run(*inputs: Any) -> list[Any]:
+        results = saved.signature(**dict(zip(names, inputs, strict=True)))
+        return [results[tensor.name] for tensor in saved.outputs]
+
+    data = compact(
+        _written(run, [(t.shape, t.dtype) for t in saved.inputs], samples, _INT8, saved.loaded),
+        lambda name: names[_input_number(name)] if _INPUT.fullmatch(name) else name.split(";")[-1],
+        inputs=_input_number,
+        outputs=lambda name: _number_below(name, len(saved.outputs)),
+    )
+    _require_tflm_operators(data, _INT8)
+    return optimize(data) if optimize_arena else data
 
 
 def _to_tflite(graph: graphs.Graph, samples: list[Array], types: _Types) -> bytes:
     import tensorflow as tf
 
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
+    refuse_masks(graph)
     weights = [(variable, variable.numpy()) for layer in layers.values() for variable in layer.variables]
 
     functions = [_instead(call.layer) for call in graph.calls]
@@ -290,13 +362,22 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array], types: _Types) -> byte
     raise refused
 
 
-def _written(run: Callable[..., Any], inputs: Sequence[tuple[Any, Any]], samples: list[Array], types: _Types) -> bytes:
-    """The converter's file of a function of inputs (shape, type); without samples its ranges are those it holds."""
+def _written(
+    run: Callable[..., Any],
+    inputs: Sequence[tuple[Any, Any]],
+    samples: list[Array],
+    types: _Types,
+    owner: Any = None,
+) -> bytes:
+    """The converter's file of a function of inputs (shape, type); without samples its ranges are those it holds.
+
+    `owner` has the variables of a function that does not hold them itself.
+    """
     import tensorflow as tf
 
     spec = [tf.TensorSpec((1, *s[1:]), dtype, name=f"input{index:06d}") for index, (s, dtype) in enumerate(inputs)]
     module = tf.Module()
-    module.run = tf.function(run)
+    module.run, module.owner = tf.function(run), owner
     function = module.run.get_concrete_function(*spec)
     names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(spec)]]  # the converter reorders its inputs
 
@@ -399,7 +480,11 @@ def _input_number(name: str) -> int:
 
 def _output_number(graph: graphs.Graph, name: str) -> int:
     """The place of an output by its tensor's name; the converter makes names unique by more digits behind."""
-    digits, count = _matched(_OUTPUT, name), len(graph.output_ids())
+    return _number_below(name, len(graph.output_ids()))
+
+
+def _number_below(name: str, count: int) -> int:
+    digits = _matched(_OUTPUT, name)
     found = [int(digits[:end]) for end in range(1, len(digits) + 1) if str(int(digits[:end])) == digits[:end]]
     return max(number for number in found if number < count)
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import tfmcu_prune
-from tfmcu_prune import plots, report, tflm
+from tfmcu_prune import plots, results, tflm
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.datasets import Dataset
 from tfmcu_prune.files import replacing
@@ -58,7 +58,7 @@ class Outcome:
         tflite: The pruned one as int8 .tflite.
     """
 
-    report: report.Report
+    report: results.Report
     dense: keras.Model
     pruned: keras.Model
     tflite: bytes
@@ -111,7 +111,7 @@ def run(job: Job, *, tell: Callable[[str], None] = lambda _: None) -> Outcome:
     after, tflite = _measure(pruned, job.data, epochs=job.epochs, seconds=seconds_pruned)
     tfmcu_prune.footprint(tflite).require(job.budget)
     samples = {part: len(getattr(job.data, f"x_{part}")) for part in ("train", "val", "test")}
-    found = report.Report(dense.name, job.data.name, samples, job.seed, job.budget, before, after)
+    found = results.Report(dense.name, job.data.name, samples, job.seed, job.budget, before, after)
     return Outcome(found, dense, pruned, tflite)
 
 
@@ -123,8 +123,8 @@ def write(outcome: Outcome, folder: Path) -> list[Path]:
         "dense.keras": outcome.dense.save,
         "pruned.keras": outcome.pruned.save,
         "model.tflite": lambda path: path.write_bytes(outcome.tflite),
-        "report.json": lambda path: path.write_text(report.as_json(found)),
-        "report.md": lambda path: path.write_text(report.as_markdown(found, picture="picture.png")),
+        "report.json": lambda path: path.write_text(results.as_json(found)),
+        "report.md": lambda path: path.write_text(results.as_markdown(found, picture="picture.png")),
         "picture.png": figure.savefig,
     }
     for name, save in writers.items():
@@ -144,11 +144,11 @@ def _fit(model: keras.Model, job: Job, callbacks: list[keras.callbacks.Callback]
     return time.perf_counter() - start
 
 
-def _measure(model: keras.Model, data: Dataset, *, epochs: int, seconds: float) -> tuple[report.Network, bytes]:
+def _measure(model: keras.Model, data: Dataset, *, epochs: int, seconds: float) -> tuple[results.Network, bytes]:
     tflite = tfmcu_prune.convert(model, calibration=data.x_train[:_CALIBRATION])
     fp = tfmcu_prune.footprint(tflite)
     float_output = model.predict(data.x_test, batch_size=256, verbose=0)
-    network = report.Network(
+    network = results.Network(
         accuracy=_accuracy(float_output, data.y_test),
         accuracy_int8=_accuracy(tflm.run(tflite, data.x_test), data.y_test),
         arena=fp.arena,

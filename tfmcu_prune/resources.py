@@ -43,7 +43,7 @@ _PERSISTENT = {
     "REDUCE_MIN": (1, 44), "SUM": (1, 44), "RESIZE_BILINEAR": (2, 0), "RESIZE_NEAREST_NEIGHBOR": (2, 0),
     "SPLIT": (4, 0), "SPLIT_V": (4, 0), "PACK": (8, 0), "PRELU": (0, 28), "GATHER": (8, 16), "TRANSPOSE": (0, 0),
     "BATCH_MATMUL": (3, 84), "SQUARED_DIFFERENCE": (0, 112), "RSQRT": (0, 28), "QUANTIZE": (0, 32), "ABS": (0, 28),
-    "REVERSE_V2": (0, 0),
+    "REVERSE_V2": (0, 0), "UNPACK": (8, 0),
 }  # fmt: skip
 _PER_CHANNEL = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 _REQUESTS = {"MEAN": 3, "SUM": 3, "REDUCE_MAX": 2, "REDUCE_MIN": 2, "TRANSPOSE_CONV": 2}  # scratch buffers; else 1
@@ -52,6 +52,8 @@ _REVERSE_ABOVE = 16  # REVERSE_TCOL_EFFICIENT_THRESHOLD of CMSIS-NN: input chann
 # Bytes of a compacted .tflite beside its contents: fitted by tools/calibrate_flash.py to converted networks
 _FLASH_FILE = 524
 _FLASH_EACH = (58, 48, 78, 71, 72)  # an operator, an activation, a kernel or bias, an operand, a small integer
+_FLASH_OPTIONS = 16  # what an operator without a table of options takes less, by the layout of the format
+_NO_OPTIONS = {"LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "ELU", "PRELU"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ResourceModel:
         reshapes: What tells a constant shape from others, two numbers and its elements as a form; equal ones are one.
         requests: Number of scratch buffers.
         persistent: Bytes of the arena that no mask changes.
-        names: Bytes of the file for the names of activations.
+        names: Bytes of the file for the names of activations, less the options that operators do not have.
     """
 
     groups: tuple[Group, ...]
@@ -151,7 +153,7 @@ def resource_model(channels: Channels) -> ResourceModel:
             _REQUESTS.get(o.kind, 1) for o, size in zip(program.operators, scratch, strict=True) if size.any()
         ),
         persistent=_persistent(program),
-        names=sum(4 * (len(o.layer) // 4 + 2) for o in program.operators),
+        names=sum(4 * (len(o.layer) // 4 + 2) - _FLASH_OPTIONS * (o.kind in _NO_OPTIONS) for o in program.operators),
     )
 
 

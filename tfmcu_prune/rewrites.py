@@ -9,6 +9,8 @@ import numpy as np
 from keras import layers, ops
 
 from tfmcu_prune.errors import UnsupportedLayer
+from tfmcu_prune.graph import Graph
+from tfmcu_prune.recurrence import GATES, bidirectional, recurrent
 from tfmcu_prune.rules import is_augmentation
 
 
@@ -16,34 +18,57 @@ def rewritten(layer: Any) -> Callable[..., Any]:
     """Return a function that computes what `layer` does for a batch of 1; the layer itself where it converts well.
 
     Raises:
-        UnsupportedLayer: A recurrent layer that loops over its steps.
+        UnsupportedLayer: A recurrent layer that cannot be written step by step.
     """
-    _require_unrolled(layer)
     if is_augmentation(layer):
         return _given(lambda x: x)
     ours = type(layer).__module__.split(".")[0] == "keras"
     rewrite = _REWRITES.get(type(layer).__name__) if ours else None
     function = rewrite(layer) if rewrite is not None else layer
-    return layer if function is layer else _given(function)
+    if function is layer:
+        _refuse_loops(layer)
+        return layer
+    return _given(function)
 
 
-def _given(function: Callable[[Any], Any]) -> Callable[..., Any]:
+def _given(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, deaf to `training=` and `mask=`."""
 
-    def call(x: Any, **_: Any) -> Any:
-        return function(x)
+    def call(*args: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
     return call
 
 
-def _require_unrolled(layer: Any) -> None:
+def refuse_masks(graph: Graph) -> None:
+    """Raise an UnsupportedLayer where the mask of a Masking or an Embedding says which steps a recurrent layer skips.
+
+    A layer that supports masking hands it on, as long as its output has steps.
+    """
+    masked: set[int] = set()
+    for call in graph.calls:
+        layer = call.layer
+        given = masked.intersection(call.inputs) or call.kwargs.get("mask") is not None
+        if given and isinstance(layer, (layers.RNN, layers.Bidirectional)):
+            raise UnsupportedLayer(
+                f"The layer {call.name!r} ({type(layer).__name__}) skips the steps that a mask leaves out, which the "
+                "int8 conversion does not. Remove the Masking layer or mask=..., set mask_zero=False in the Embedding, "
+                "and train with all steps."
+            )
+        makes = isinstance(layer, layers.Masking) or getattr(layer, "mask_zero", False)
+        if makes or (given and getattr(layer, "supports_masking", False)):
+            steps = [id for id, shape in zip(call.outputs, call.shapes, strict=True) if shape and len(shape) > 2]
+            masked.update(steps)
+
+
+def _refuse_loops(layer: Any) -> None:
     parts = [layer, *(getattr(layer, name, None) for name in ("forward_layer", "backward_layer", "layer"))]
     loops = any(isinstance(part, layers.RNN) and not getattr(part, "unroll", False) for part in parts)
     if loops or type(layer).__name__.startswith("ConvLSTM"):
         raise UnsupportedLayer(
             f"The layer {layer.name!r} ({type(layer).__name__}) loops over its steps, which the int8 converter does "
-            "not take. Build the model with unroll=True in this layer (the weights stay the same), or replace it by "
-            "Conv1D layers."
+            "not take. Replace it by an LSTM, GRU, SimpleRNN or Conv1D; or, where it has unroll=, build the model with "
+            "unroll=True in this layer (the weights stay the same)."
         )
 
 
@@ -124,6 +149,8 @@ def _scaled(layer: Any, x: Any) -> Any:
 
 _REWRITES: dict[str, Callable[[Any], Callable[..., Any]]] = {
     **dict.fromkeys(["UpSampling1D", "UpSampling2D"], _upsampling),
+    **dict.fromkeys(GATES, recurrent),
+    "Bidirectional": bidirectional,
     "RepeatVector": _repeat_vector,
     "TimeDistributed": _time_distributed,
     "LayerNormalization": _layer_norm,

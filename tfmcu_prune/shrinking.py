@@ -31,7 +31,8 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     At the end of an epoch, where it pays, the channels that the mask has removed are cut out of a twin of the model,
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
     are written back, so that callbacks, checkpoints and `strip` see one model in one training. A removed channel does
-    not come back after a cut.
+    not come back after a cut. A cut starts an endless dataset anew, and loses what Keras has fetched ahead of a
+    generator.
 
     Args:
         gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with

@@ -55,7 +55,7 @@ def _run(argv: Sequence[str]) -> None:
     data = datasets.load(_DATASET.value, limit=_LIMIT.value, seed=_SEED.value)
     print(data)
     import_keras_quietly()
-    from tfmcu_prune import demo, report, zoo
+    from tfmcu_prune import demo, results, zoo
 
     def network(input_shape: Sequence[int], classes: int) -> Any:
         return zoo.ds_cnn(input_shape, classes, width=224, blocks=3, kernel=(8, 8), strides=4, dropout=(0, 0.1))
@@ -63,11 +63,11 @@ def _run(argv: Sequence[str]) -> None:
     shift = 0.08 if _AUGMENT.value else 0.0
     job = demo.Job(data, network, budget, _EPOCHS.value, seed=_SEED.value, shift=shift, verbose=progress())
     outcome = demo.run(job, tell=print)
-    print(report.as_table(outcome.report))
+    print(results.as_table(outcome.report))
     print("Written:", *demo.write(outcome, Path(_OUTPUT.value)), sep="\n  ")
     if _README.value is not None:
         path = Path(_README.value)
-        text = report.inserted(path.read_text(), outcome.report)
+        text = results.inserted(path.read_text(), outcome.report)
         with replacing(path) as temporary:
             temporary.write_text(text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tfmcu_prune.channels import Channels
@@ -46,23 +46,37 @@ def steps(channels: Channels) -> list[Step]:
         for call, flow in zip(channels.graph.calls, channels.flows, strict=True)
         for step in _parts(channels, Step(call, flow, call.inputs, call.outputs), fresh)
     ]
+    order = reverse_postorder([s.inputs for s in found], [s.outputs for s in found], channels.graph.input_layers)
+    return [found[place] for place in order]
+
+
+def reverse_postorder(
+    reads: Sequence[Sequence[int]], writes: Sequence[Sequence[int]], given: Iterable[int]
+) -> list[int]:
+    """Return the order in which TensorFlow imports nodes that are named by their numbers.
+
+    Args:
+        reads: Ids of the tensors that each node reads.
+        writes: Ids of the tensors that it makes.
+        given: Ids of the tensors that come from outside.
+    """
     readers: dict[int, list[int]] = {}
-    for place, step in enumerate(found):
-        for id in dict.fromkeys(step.inputs):
+    for place, ids in enumerate(reads):
+        for id in dict.fromkeys(ids):
             readers.setdefault(id, []).append(place)
     order: list[int] = []
     seen: set[int] = set()
-    stack = [(place, False) for place, step in enumerate(found) if not step.inputs]
-    stack += [(place, False) for id in channels.graph.input_layers for place in readers.get(id, [])]
+    stack = [(place, False) for place, ids in enumerate(reads) if not ids]
+    stack += [(place, False) for id in given for place in readers.get(id, [])]
     while stack:
         place, leaving = stack.pop()
         if leaving:
             order.append(place)
         elif place not in seen:
             seen.add(place)
-            after = sorted({reader for id in found[place].outputs for reader in readers.get(id, [])})
+            after = sorted({reader for id in writes[place] for reader in readers.get(id, [])})
             stack += [(place, True), *((reader, False) for reader in after)]
-    return [found[place] for place in reversed(order)]
+    return order[::-1]
 
 
 def _parts(channels: Channels, step: Step, fresh: itertools.count[int]) -> Sequence[Step]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmcu_prune.graph import Call
 from tfmcu_prune.lowering import elementwise as each
-from tfmcu_prune.lowering import movement, sequence, weighted
+from tfmcu_prune.lowering import movement, recurrence, sequence, weighted
 from tfmcu_prune.lowering.order import Step
 from tfmcu_prune.program import Builder
 from tfmcu_prune.rules import Flow, is_augmentation, weight_of
@@ -130,6 +130,8 @@ TABLE: dict[str, Lowering] = {
     **_rows(sequence.matmul, "Matmul", "Dot"),
     **_rows(sequence.attention, "MultiHeadAttention"),
     **_rows(sequence.einsum_dense, "EinsumDense"),
+    **_rows(recurrence.recurrent, "SimpleRNN", "GRU", "LSTM"),
+    **_rows(recurrence.bidirectional, "Bidirectional"),
 }
 TABLE["TimeDistributed"] = sequence.time_distributed(_of_layer)
 _HOLDING = set(

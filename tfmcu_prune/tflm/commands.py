@@ -78,7 +78,7 @@ def run_boards(args: argparse.Namespace) -> int:
     """Run `boards`; return 0, 1 if the model fits nowhere, 2 if the input is at fault."""
     try:
         reserves = parse_size(args.reserve_sram), parse_size(args.reserve_flash)
-        rows = [_row(board, args.model, args.kernels, reserves) for board in BOARDS]
+        rows = [board_row(board, args.model, args.kernels, reserves) for board in BOARDS]
     except (OSError, ValueError) as error:
         return _fail(error, 2)
     print(json.dumps(rows, indent=2) if args.json else _table(rows))
@@ -113,7 +113,10 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _row(board: Board, model: str, kernels: str, reserves: tuple[int, int]) -> dict[str, Any]:
+def board_row(
+    board: Board, model: bytes | str, kernels: str = "cmsis-nn", reserves: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
+    """Return what `boards` tells of a model on one board; `reserves` are bytes of SRAM and flash for the rest."""
     from .footprint import footprint
 
     fp = footprint(model, target=board.core, kernels=kernels)

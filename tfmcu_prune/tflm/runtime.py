@@ -41,6 +41,13 @@ class Usage(NamedTuple):
     total: int
 
 
+class Record(NamedTuple):
+    """Inputs and outputs as a model has them, quantized: one array each, shape (n, *the tensor's shape)."""
+
+    inputs: list[np.ndarray]
+    outputs: list[np.ndarray]
+
+
 def run(
     data: bytes | str | os.PathLike[str], x: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 ) -> np.ndarray | list[np.ndarray]:
@@ -68,6 +75,26 @@ def run(
         >>> y = tfmcu_prune.tflm.run("model.tflite", x_test)  # doctest: +SKIP
     """
     raw = load(data)
+    graph = read_model(raw).main
+    outputs = [graph.tensors[i] for i in graph.outputs]
+    raws = record(raw, x).outputs
+    results = [dequantized(tensor, values) for tensor, values in zip(outputs, raws, strict=True)]
+    return results[0] if len(results) == 1 else results
+
+
+def record(
+    data: bytes | str | os.PathLike[str], x: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
+) -> Record:
+    """Run samples as `run` does, and return what the model read and wrote, in its own types.
+
+    Args:
+        data: The bytes of a .tflite file, or its path.
+        x: Real-valued samples, as in `run`.
+
+    Raises:
+        ImportError, InvalidModel, ValueError: As `run`.
+    """
+    raw = load(data)
     model = read_model(raw)
     graph = model.main
     inputs = [graph.tensors[i] for i in graph.inputs]
@@ -77,9 +104,7 @@ def run(
         measure(raw)  # in a process of its own, because TFLM may abort and take Python with it
     interpreter = _interpreter(raw, model)
     stateful = any(tensor.variable for subgraph in model.subgraphs for tensor in subgraph.tensors)
-    raws = _invoke(interpreter, feeds, outputs, stateful)
-    results = [dequantized(tensor, values) for tensor, values in zip(outputs, raws, strict=True)]
-    return results[0] if len(results) == 1 else results
+    return Record(feeds, _invoke(interpreter, feeds, outputs, stateful))
 
 
 def measure(data: bytes | str | os.PathLike[str]) -> Usage:

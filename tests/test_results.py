@@ -4,25 +4,25 @@ import json
 
 import pytest
 
-from tfmcu_prune import report
+from tfmcu_prune import results
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.plots import Bars, comparison
 
 
 @pytest.fixture
 def found():
-    dense = report.Network(
+    dense = results.Network(
         0.98, 0.9775, 40_960, 163_840, 3_000_000, 140_000, 12, 60.04, Bars({"conv": 32}, [("CONV_2D", 2048)], 900)
     )
-    pruned = report.Network(
+    pruned = results.Network(
         0.97, 0.965, 8_192, 20_480, 300_000, 14_000, 12, 70.0, Bars({"conv": 8}, [("CONV_2D", 512)], 700)
     )
     samples = {"train": 3600, "val": 400, "test": 1000}
-    return report.Report("net", "digits", samples, 3, Budget(arena="8KiB", macs="600k"), dense, pruned)
+    return results.Report("net", "digits", samples, 3, Budget(arena="8KiB", macs="600k"), dense, pruned)
 
 
 def test_json_has_what_scripts_rely_on(found):
-    value = json.loads(report.as_json(found))
+    value = json.loads(results.as_json(found))
     assert value["accuracy_dense"] == 0.98
     assert value["accuracy_pruned"] == 0.97
     assert value["accuracy_int8_tflm"] == 0.965
@@ -36,7 +36,7 @@ def test_json_has_what_scripts_rely_on(found):
     assert value["cut"] == {"arena": 5.0, "flash": 8.0, "macs": 10.0, "params": 10.0}
 
 
-@pytest.mark.parametrize("show", [report.as_table, report.as_markdown])
+@pytest.mark.parametrize("show", [results.as_table, results.as_markdown])
 def test_people_see_before_and_after(found, show):
     text = show(found)
     for shown in ("98.00%", "96.50%", "40.0", "8.0", "5.0x", "3,000.0", "600.0", "14,000", "conv", "32"):
@@ -44,23 +44,23 @@ def test_people_see_before_and_after(found, show):
 
 
 def test_markdown_shows_the_picture_if_there_is_one(found):
-    assert "](picture.png)" in report.as_markdown(found, picture="picture.png")
-    assert "![" not in report.as_markdown(found)
+    assert "](picture.png)" in results.as_markdown(found, picture="picture.png")
+    assert "![" not in results.as_markdown(found)
 
 
 def test_the_table_of_a_readme_is_renewed(found):
     text = "before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n"
-    new = report.inserted(text, found)
+    new = results.inserted(text, found)
     assert new.startswith("before\n<!-- results -->\n")
     assert new.endswith("<!-- end of results -->\nafter\n")
     assert "old" not in new
     assert "| arena, KiB | 40.0 | 8.0 | 5.0x | 8.0 |" in new
-    assert report.inserted(new, found) == new
+    assert results.inserted(new, found) == new
 
 
 def test_a_readme_without_markers_is_an_error(found):
     with pytest.raises(ValueError, match="<!-- results -->"):
-        report.inserted("text", found)
+        results.inserted("text", found)
 
 
 def test_the_picture_has_a_bar_a_layer_and_the_budget_as_a_line(found, tmp_path):

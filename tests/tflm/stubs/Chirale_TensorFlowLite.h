@@ -1,0 +1,1 @@
+// The header that makes Arduino's builder find the library.

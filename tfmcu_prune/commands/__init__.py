@@ -1,0 +1,1 @@
+"""The commands of `tfmcu-prune` that write files, one module each."""
