@@ -150,6 +150,7 @@ def set_mask(gated: keras.Model, mask: Any) -> None:
                 f"at least {group.minimum} must stay."
             )
     layer.mask.assign(mask.astype("float32"))
+    layer.frozen.assign(0)
     layer.final = None
 
 
@@ -163,4 +164,5 @@ def settle(gated: keras.Model) -> None:
             "Use EarlyStopping(start_from_epoch=...) with an epoch after the freeze."
         )
         layer.mask.assign(layer.final.astype("float32"))
+        layer.frozen.assign(1)
         layer.price.assign(np.zeros(layer.count))

@@ -30,9 +30,9 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
 
     At the end of an epoch, where it pays, the channels that the mask has removed are cut out of a twin of the model,
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
-    are written back, so that callbacks, checkpoints and `strip` see one model in one training. A removed channel does
-    not come back after a cut. A cut starts an endless dataset anew, and loses what Keras has fetched ahead of a
-    generator.
+    are written back, so that callbacks, checkpoints and `strip` see one model in one training. A channel that is out at
+    the end of an epoch does not come back. A cut starts an endless dataset anew, and loses what Keras has fetched ahead
+    of a generator.
 
     Args:
         gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with
@@ -69,9 +69,10 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     try:
         while True:
             worker.fit(**{**options, "callbacks": [relay], "initial_epoch": epoch})
-            if not relay.cutting:
+            if relay.twin is None or not relay.cutting:
                 return relay.history
-            worker, epoch = relay.cut(), relay.epoch + 1
+            worker, epoch = relay.twin.model, relay.epoch + 1
+            relay.go_on()
     except BaseException:
         relay.pull()  # nothing that has been learned is lost
         raise
@@ -123,7 +124,7 @@ def _twin(gated: keras.Model) -> _Twin:
             weight = weight_of(call.layer, name)
             labels = zip(axes, weight.shape, strict=True)
             index[id(weight)] = np.ix_(*(np.arange(n) if a is None else np.flatnonzero(keep[a]) for a, n in labels))
-    for weight in layer.weights:
+    for weight in (layer.mask, layer.price, layer.offset):
         index[id(weight)] = np.flatnonzero(kept)
     pairs = list(zip(_variables(gated), _variables(model), strict=True))
     places = [(full, twin, index.get(id(full))) for full, twin in pairs]
@@ -195,18 +196,20 @@ class _Relay(keras.callbacks.Callback):
         if self.twin is not None:
             self.twin.push()
 
-    def cut(self) -> keras.Model:
-        """Put a smaller twin in the place of the model that has trained so far."""
-        self.cutting = self.gated.stop_training = False
+    def cut(self) -> bool:
+        """Make a smaller twin, if the optimizer allows it."""
         try:
             self.twin = _twin(self.gated)
         except _NotSliceable as error:
             self.can_cut = False
             logging.warning("tfmcu_prune: the model is not cut while it trains, since %s", error)
-            return self.gated if self.twin is None else self.twin.model
-        self.pruning.cut(self.twin.kept)
+        return self.can_cut
+
+    def go_on(self) -> None:
+        """Let the twin take the place of the model that has trained so far."""
+        self.cutting = self.gated.stop_training = False
+        self.pull()  # at the end of its fit Keras has put averages (use_ema) into the gated model
         gc.collect()  # the functions of the model before
-        return self.twin.model
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._began, self._times = time.perf_counter(), list[float]()
@@ -228,14 +231,16 @@ class _Relay(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
         self._tell("on_epoch_begin", epoch, logs)
+        self.pruning.cut(get_mask(self.gated))  # cut or not, so that the time does not decide what is kept
         self.push()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.pull()
         self._tell("on_epoch_end", epoch, logs)
         self.push()
-        self.cutting = not self.gated.stop_training and self.can_cut and self._pays(self.epochs - epoch - 1)
-        self.model.stop_training = self.gated.stop_training or self.cutting
+        stopped = self.gated.stop_training
+        self.cutting = not stopped and self.can_cut and self._pays(self.epochs - epoch - 1) and self.cut()
+        self.model.stop_training = stopped or self.cutting
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._tell("on_train_batch_begin", batch, logs)
