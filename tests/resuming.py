@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from networks import inputs_for
 from test_callback import budget_of
+from tiny import always
 
 import tfmcu_prune
 from tfmcu_prune import shrinking
@@ -47,7 +48,7 @@ class Saves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         self.model.save(self.path.with_name("next.keras"))
-        os.replace(self.path.with_name("next.keras"), self.path)
+        self.path.with_name("next.keras").replace(self.path)
 
 
 class Dies(keras.callbacks.Callback):
@@ -66,14 +67,8 @@ class Dies(keras.callbacks.Callback):
 def fresh() -> keras.Model:
     keras.utils.set_random_seed(0)
     gated = tfmcu_prune.prunable(nets.residual(), budget_of(nets.residual()))
-    gated.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.02, 100)), "mse")
+    gated.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.02, 100)), "mse", jit_compile=False)
     return gated
-
-
-def always(relay, epochs: int) -> bool:
-    """Cut whenever a channel has gone: what is tested must not hang on the time that an epoch took."""
-    mask = tfmcu_prune.get_mask(relay.gated)
-    return bool(epochs and mask.sum() < (len(mask) if relay.twin is None else relay.twin.kept.sum()))
 
 
 def train(folder: Path, kind: str, epochs: int, callbacks: list[keras.callbacks.Callback], name: str) -> None:
@@ -94,8 +89,8 @@ def train(folder: Path, kind: str, epochs: int, callbacks: list[keras.callbacks.
         callbacks=[tfmcu_prune.PruneCallback(), *keep, *callbacks],
     )  # fmt: skip
     small = tfmcu_prune.strip(gated)
-    weights = small.get_weights() if kind == "fit" else [*gated.get_weights(), *map(np.array, gated.optimizer.variables)]
-    np.savez(folder / f"{name}.npz", tfmcu_prune.get_mask(gated), *weights)
+    weights = small.weights if kind == "fit" else [*gated.weights, *gated.optimizer.variables]
+    np.savez(folder / f"{name}.npz", tfmcu_prune.get_mask(gated), *map(keras.ops.convert_to_numpy, weights))
 
 
 def live(folder: Path, kind: str, epochs: int, name: str, beats: int) -> bool:

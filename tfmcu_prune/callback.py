@@ -102,11 +102,11 @@ class PruneCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._began is None:
             self._take_up(epoch)
-        self._epoch_start = self._step
+        self._epoch_start = (epoch - (self._began or 0)) * self._steps if self._steps else self._step
 
     def is_due(self, batch: int) -> bool:
         """Whether the mask changes behind a batch, counted within its epoch."""
-        return not self._frozen and self._last is not None and self._epoch_start + batch + 1 >= self._next
+        return not self._frozen and self._last is not None and self._behind(batch) >= self._next
 
     def cost(self, mask: Array) -> Resources:
         """Return the resources under a mask, bool, shape (channels,), in closed form."""
@@ -118,7 +118,7 @@ class PruneCallback(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         due, last = self.is_due(batch), self._last or 0
-        self._step = self._epoch_start + batch + 1
+        self._step = self._behind(batch)
         if not due:
             return
         worth = self._worth()
@@ -153,6 +153,10 @@ class PruneCallback(keras.callbacks.Callback):
                 raise ValueError(f"The model is not pruned to its budget, since {_DIVERGED}")
             self._freeze(worth)
         settle(gated_in(self.model))
+
+    def _behind(self, batch: int) -> int:
+        """The step behind a batch; of `steps_per_execution` Keras counts those that the epoch no longer has too."""
+        return self._epoch_start + min(batch + 1, self._steps or batch + 1)
 
     def _take_up(self, epoch: int) -> None:
         """Begin, or go on where the model's weights say that a pruning in an earlier fit has come to."""
