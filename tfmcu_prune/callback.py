@@ -204,7 +204,13 @@ class PruneCallback(keras.callbacks.Callback):
 
     def _worth(self) -> Array:
         layer = gates_of(gated_in(self.model))
-        return self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset))
+        worth = np.asarray(self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset)))
+        if worth.shape != (layer.count,):
+            raise ValueError(
+                f"Expected a salience that returns shape {(layer.count,)}, a number a channel. "
+                f"Received: {self.salience!r} with shape {worth.shape}"
+            )
+        return worth
 
     def _choose(self, worth: Array, budget: Budget) -> Array:
         return choose(self._left, worth, self.allocation(self._left, budget, worth))

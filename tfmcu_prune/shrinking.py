@@ -18,7 +18,7 @@ from tfmcu_prune import graph as graphs
 from tfmcu_prune.callback import PruneCallback
 from tfmcu_prune.channels import analyze_graph
 from tfmcu_prune.gates import gates_of
-from tfmcu_prune.gating import channels_of, gate, get_mask
+from tfmcu_prune.gating import channels_of, gate, get_mask, own_steps
 from tfmcu_prune.rules import Array, weight_of
 from tfmcu_prune.surgery import rebuilt
 
@@ -44,7 +44,7 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
         The `History` of all epochs.
 
     Raises:
-        ValueError: Not a compiled gated model, or more than one PruneCallback.
+        ValueError: Not a compiled gated model, one with its own `train_step`, or more than one PruneCallback.
 
     Example:
         >>> import keras
@@ -61,6 +61,11 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     gates_of(gated)
     if not getattr(gated, "compiled", False):
         raise ValueError("Expected a compiled model: call gated.compile(optimizer, loss) first.")
+    if own := own_steps(gated):
+        raise ValueError(
+            f"The model {gated.name!r} has its own {', '.join(own)}, which the smaller model that trains in its place "
+            "would lack. Use gated.fit(...), which does not cut."
+        )
     bound = inspect.signature(gated.fit).bind(*args, **kwargs)
     bound.apply_defaults()
     options = dict(bound.arguments)
