@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import statistics
@@ -170,6 +171,16 @@ def _slots(gated: keras.Model, small: keras.Model, index: dict[int, Any]) -> Ite
         yield full, twin, index[id(owners[max(names, key=len)])]
 
 
+def _devices_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """Where new variables are on the devices that a model trains on; other backends have one place for all."""
+    return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
+
+
+def _in_cluster(model: keras.Model) -> bool:
+    """Whether other processes train the same model, whose clocks would have to agree on the epoch of a cut."""
+    return keras.backend.backend() == "tensorflow" and model.distribute_strategy.cluster_resolver is not None
+
+
 class _NotSliceable(ValueError):
     """An optimizer that cannot be cut with the weights."""
 
@@ -190,7 +201,9 @@ class _Relay(keras.callbacks.Callback):
         self.callbacks = [self.pruning, *others, self.history]  # the first one's figures are in the logs of the others
         self.gated, self.epochs, self.epoch = gated, epochs, 0
         self.twin: _Twin | None = None
-        self.cutting, self.can_cut, self.begun = False, True, False
+        self.cutting, self.can_cut, self.begun = False, not _in_cluster(gated), False
+        if not self.can_cut:
+            logging.warning("tfmcu_prune: the model is not cut while it trains, since several processes train it.")
 
     def pull(self) -> None:
         if self.twin is not None:
@@ -204,7 +217,8 @@ class _Relay(keras.callbacks.Callback):
     def cut(self) -> bool:
         """Make a smaller twin, if the optimizer allows it."""
         try:
-            self.twin = _twin(self.gated)
+            with _devices_of(self.gated):
+                self.twin = _twin(self.gated)
         except _NotSliceable as error:
             self.can_cut = False
             logging.warning("tfmcu_prune: the model is not cut while it trains, since %s", error)
