@@ -42,7 +42,8 @@ def prunable(
     Raises:
         UnsupportedLayer: A layer whose channels this package has no rule for.
         BudgetError: A budget below what is left with every group of channels at its smallest.
-        ValueError: Not such a model, one with a `train_step` of its own, or a layer in `fixed` that it does not have.
+        ValueError: Not such a model, one with a `train_step` of its own or without a channel that can go, or a layer in
+            `fixed` that it does not have.
 
     Example:
         >>> import keras
@@ -62,11 +63,16 @@ def prunable(
         name = type(model).__name__
         raise ValueError(
             f"The model {model.name!r} is a {name} with its own {', '.join(own)}, which a model with gates would lack. "
-            f"Put the gates in first: gated = prunable(keras.Model(model.inputs, model.outputs), budget), then train "
-            f"{name}(gated.inputs, gated.outputs), or a model that holds `gated` among its layers."
+            f"Put the gates in first: gated = prunable(keras.Model(model.input, model.output), budget), then train "
+            f"{name}(gated.input, gated.output), or a model that holds `gated` among its layers."
         )
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
     require_feasible(resource_model(channels), budget)
+    if not channels.count:
+        raise ValueError(
+            f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
+            "says why), and it is within its budget: train it as it is."
+        )
     return gate(channels, budget)
 
 

@@ -121,9 +121,8 @@ def _twin(gated: keras.Model) -> _Twin:
     small = rebuilt(channels, kept, np.ones(channels.count))
     layer = gates_of(gated)
     model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget)
-    model.compile_from_config(gated.get_compile_config())
+    model.compile_from_config(gated.get_compile_config())  # builds the optimizer; a second time doubles a loss scale
     _exclude_alike(gated.optimizer, model.optimizer)
-    model.optimizer.build(model.trainable_variables)
     keep, index = np.append(kept, True), dict[int, Any]()
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
         for name, axes in flow.weights.items():
