@@ -18,9 +18,12 @@ import numpy as np
 import tensorflow as tf
 import tiny
 from networks import outputs_of
+from test_callback import budget_of
 
 import tfmcu_prune
 from tfmcu_prune import shrinking
+from tfmcu_prune.callback import measured
+from tfmcu_prune.resources import over
 
 
 @functools.cache
@@ -57,15 +60,15 @@ def _replicas(value: Any) -> list[np.ndarray]:
 def train(kind: str, run: Any) -> list[np.ndarray]:
     with scope_of(kind):
         gated = tiny.gated(keras.optimizers.SGD(0.1, momentum=0.9))
-    under_jax = keras.backend.backend() == "jax"  # where a conversion takes a process of its own
-    callback = tiny.pruning() if under_jax else tfmcu_prune.PruneCallback()
+    measure = tiny.form if keras.backend.backend() == "jax" else measured  # under JAX, a process of its own
+    callback = tfmcu_prune.PruneCallback(measure=measure)
     history = tiny.fit(gated, run=run, callbacks=[callback])
     masks = _replicas(gated.get_layer("channel_gates").mask)
     assert len(masks) == (2 if kind in ("mirrored", "parallel") else 1), masks
     assert all(np.array_equal(masks[0], mask) for mask in masks), masks
     small, x = tfmcu_prune.strip(gated), tiny.data()[0]
     np.testing.assert_allclose(outputs_of(small, x), outputs_of(gated, x), rtol=1e-4, atol=1e-5)
-    assert tiny.is_within(gated)
+    assert not over(measure(gated), budget_of(tiny.network()))
     return [tfmcu_prune.get_mask(gated), np.array(history.history["loss"]), *small.get_weights()]
 
 

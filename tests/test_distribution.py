@@ -31,9 +31,11 @@ def _check_same(folder: Path, *kinds: tuple[str, dict[str, str]]) -> None:
     """Run trainings of several kinds side by side, and compare what they come to with the first one's."""
     paths = [folder / f"{index}.npz" for index in range(len(kinds))]
     processes = [_start(path, kind, **environment) for path, (kind, environment) in zip(paths, kinds, strict=True)]
+    codes = [process.wait(timeout=900) for process in processes]
+    for code, path in zip(codes, paths, strict=True):
+        assert code == 0, path.with_suffix(".log").read_text()[-3000:]
     results = []
-    for process, path in zip(processes, paths, strict=True):
-        assert process.wait(timeout=900) == 0, path.with_suffix(".log").read_text()[-3000:]
+    for path in paths:
         with np.load(path) as arrays:
             results.append([arrays[name] for name in arrays.files])
     first, *others = results

@@ -136,7 +136,7 @@ class Counts(keras.Model):
 def test_a_train_step_of_ones_own() -> None:
     plain = tiny.network()
     with pytest.raises(ValueError, match=r"is a Counts with its own train_step, .* Put the gates in first"):
-        tfmcu_prune.prunable(Counts(plain.input, plain.output), budget_of(plain))
+        tfmcu_prune.prunable(Counts(plain.inputs[0], plain.outputs[0]), budget_of(plain))
     gated = tfmcu_prune.prunable(plain, budget_of(plain))
     own = Counts(gated.input, gated.output)
     own.compile("sgd", "mse", jit_compile=False)
