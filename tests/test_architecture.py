@@ -79,8 +79,13 @@ def test_the_tflite_half_knows_neither_keras_nor_tensorflow():
 
 
 PRIVATE = ("keras.src", "keras._", "tensorflow.python", "tensorflow._", "tf_keras.src")
-# Keras tells in no public way which variables an optimizer excludes from weight decay.
-STATED = {("shrinking.py", "_exclude_from_weight_decay"), ("shrinking.py", "_exclude_from_weight_decay_pattern")}
+# Keras tells in no public way which variables an optimizer excludes from weight decay, and TensorFlow has no other
+# switch for one scale a tensor in the weights of Dense layers, which CMSIS-NN asks for with activations of 16 bits.
+STATED = {
+    ("shrinking.py", "_exclude_from_weight_decay"),
+    ("shrinking.py", "_exclude_from_weight_decay_pattern"),
+    ("converter.py", "_experimental_disable_per_channel_quantization_for_dense_layers"),
+}
 
 
 def _private_names(path: Path) -> set[str]:
@@ -106,4 +111,6 @@ def test_nothing_private_of_keras_or_tensorflow_is_used(module):
 
 
 def test_every_stated_exception_is_still_needed():
-    assert {("shrinking.py", name) for name in _private_names(PACKAGE / "shrinking.py")} == STATED
+    assert {
+        (module, name) for module in _modules() for path in _files(module) for name in _private_names(path)
+    } >= STATED
