@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import subprocess
@@ -328,7 +329,12 @@ def _instead(layer: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converter's C++ chatter off the terminal (progress bars), unless it fails."""
+    """Keep the converter's chatter off the terminal and out of notebooks (progress bars), unless it fails."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()  # tells in notebooks which temporary files it writes
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -340,6 +346,7 @@ def _quiet() -> Iterator[None]:
             os.write(stderr, caught.read())
             raise
         finally:
+            logger.setLevel(level)
             os.dup2(stderr, 2)
             os.close(stderr)
 
