@@ -48,13 +48,15 @@ def _events(folder):
 @pytest.mark.parametrize("way", ["gated.fit", "tfmcu_prune.fit"])
 def test_tensorboard_has_the_logs_and_histograms_of_the_gates(way, data, tmp_path):
     gated = _gated()
-    callbacks = [PruneCallback(), keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)]
+    table = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    callbacks = [PruneCallback(), keras.callbacks.TensorBoard(tmp_path, histogram_freq=1), table]
     options = {"epochs": EPOCHS, "batch_size": 8, "verbose": 0, "callbacks": callbacks}
     fit = gated.fit if way == "gated.fit" else lambda *a, **k: tfmcu_prune.fit(gated, *a, **k)
     history = fit(*data, **options).history
     found = _events(tmp_path)
     for name in LOGGED:
         np.testing.assert_allclose(np.ravel(found[f"epoch_{name}"]), history[name], rtol=1e-6)
+    assert set((tmp_path / "log.csv").read_text().splitlines()[0].split(",")) >= LOGGED
     for name in ("mask", "offset", "price"):
         assert len(found[f"channel_gates/{name}/histogram"]) == EPOCHS
     left, right, count = found["channel_gates/mask/histogram"][-1].T
