@@ -11,11 +11,13 @@ import nets
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import inputs_for
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
 import tfmcu_prune
 from tfmcu_prune import Budget, PruneCallback
+from tfmcu_prune.tflm.schema import read_model
 
 BUDGET = Budget(arena=5000, macs=20_000)
 LOGGED = {"arena", "flash", "macs", "channels", "price_arena", "price_macs"}
@@ -113,3 +115,16 @@ def test_a_gated_model_has_the_layers_of_the_model_under_their_names(net):
     assert re.findall(r"<b>(\w+)</b> \((\w+)\)", picture) == [(x.name, type(x).__name__) for x in gated.layers]
     for layer in gated.layers:
         assert all(weight.path.startswith(f"{layer.name}/") for weight in layer.weights)
+
+
+@pytest.mark.parametrize("net", [nets.residual, nets.nested], ids=lambda net: net.__name__)
+def test_tensors_of_the_file_have_the_names_of_the_layers(net):
+    """Netron shows them; constants have none, and an activation of its own in a layer stands behind a colon."""
+    model = net()
+    gated = tfmcu_prune.prunable(model)
+    tfmcu_prune.set_mask(gated, np.arange(len(tfmcu_prune.get_mask(gated))) % 2 == 0)
+    graph = read_model(tfmcu_prune.convert(tfmcu_prune.strip(gated), inputs_for(model))).main
+    names = [tensor.name for tensor in graph.tensors if not tensor.constant]
+    assert len(names) == len(set(names)) > len(graph.operators)
+    assert {name.partition(":")[0] for name in names} <= {layer.name for layer in gated.layers}
+    assert not any(tensor.name for tensor in graph.tensors if tensor.constant)
