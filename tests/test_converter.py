@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import nets
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from networks import inputs_for, outputs_of, random_mask, randomize
 
 import tfmcu_prune
-from tfmcu_prune import UnsupportedLayer
+from tfmcu_prune import Budget, BudgetError, UnsupportedLayer
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.resources import evaluate, resource_model
 from tfmcu_prune.tflm import run
@@ -84,18 +90,88 @@ def test_operators_that_do_not_run_are_named(layer, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calibration", "message"),
+    ("quantize", "input_dtype", "output_dtype"),
     [
-        (np.zeros((0, 12, 12, 1)), "is empty"),
-        ([], "is empty"),
-        (np.zeros((4, 12, 12, 3)), r"Expected shape \(samples, 12, 12, 1\). Received: \(4, 12, 12, 3\)"),
-        (np.zeros((12, 12, 1)), "does not fit the input"),
-        (np.full((2, 12, 12, 1), np.nan), "NaN"),
-        (np.full((2, 12, 12, 1), "a"), "Expected calibration numbers"),
-        ({"x": np.zeros((2, 12, 12, 1))}, "Expected calibration arrays named"),
+        ("int8", "uint8", "int8"),
+        ("int8", "float32", "uint8"),
+        ("int16x8", None, None),
+        ("int16x8", "float32", "float32"),
+        ("float", None, None),
     ],
-    ids=["empty", "empty list", "channels", "no batch", "NaN", "text", "names"],
 )
-def test_bad_calibration(calibration, message: str) -> None:
+def test_types(quantize: str, input_dtype: str | None, output_dtype: str | None) -> None:
+    model = randomize(nets.two_in_two_out())
+    inputs = inputs_for(model, 20)
+    data = tfmcu_prune.convert(
+        model, inputs, quantize=quantize, input_dtype=input_dtype, output_dtype=output_dtype
+    )  # fmt: skip
+    graph = read_model(data).main
+    usual = {"int8": "int8", "int16x8": "int16", "float": "float32"}[quantize]
+    assert {graph.tensors[i].type for i in graph.inputs} == {input_dtype or usual}
+    assert {graph.tensors[i].type for i in graph.outputs} == {output_dtype or usual}
+    assert [graph.tensors[i].name for i in graph.inputs] == ["left", "right"]
+    assert [graph.tensors[i].name.split(":")[0] for i in graph.outputs] == model.output_names
+    assert not tfmcu_prune.footprint(data).uncertain  # TFLM with CMSIS-NN runs it
+    real = outputs_of(model, inputs)
+    ran = np.concatenate([np.ravel(output) for output in run(data, inputs)])
+    allowed = {"int8": 0.05, "int16x8": 0.02, "float": 1e-5}[quantize]
+    assert np.abs(ran - real).max() < allowed * np.ptp(real)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantize": "int4"}, "Expected quantize to be one of int8, int16x8, float. Received: quantize='int4'"),
+        ({"input_dtype": "int16"}, "Expected input_dtype to be one of int8, uint8, float32 with quantize='int8'"),
+        ({"quantize": "float", "output_dtype": "int8"}, "Expected output_dtype to be one of float32"),
+        ({"labels": "abcd"}, "Expected labels to be a list of strings"),
+        ({"labels": ["a", "b"]}, "Expected 4 labels, one a class. Received: 2"),
+    ],
+)
+def test_options_that_cannot_be(options, message: str) -> None:
+    model = nets.plain()
     with pytest.raises(ValueError, match=message):
-        tfmcu_prune.convert(nets.plain(), calibration)
+        tfmcu_prune.convert(model, inputs_for(model), **options)
+
+
+def test_labels_are_in_the_file_and_change_nothing_else() -> None:
+    model = randomize(nets.plain())
+    inputs, labels = inputs_for(model, 20), ["yes", "no", "naïve", ""]
+    data = tfmcu_prune.convert(model, inputs, labels=labels)
+    written = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    (entry,) = [entry for entry in written.metadata if entry.name == b"labels"]
+    assert bytes(written.buffers[entry.buffer].data).decode().split("\n") == labels
+    np.testing.assert_array_equal(run(data, inputs), run(tfmcu_prune.convert(model, inputs), inputs))
+
+
+def test_a_file_over_its_budget_is_not_handed_out() -> None:
+    model = randomize(nets.plain())
+    inputs = inputs_for(model)
+    fits = tfmcu_prune.footprint(tfmcu_prune.convert(model, inputs))
+    data = tfmcu_prune.convert(model, inputs, budget=Budget(fits.arena, fits.flash, fits.macs))
+    assert len(data) == fits.flash
+    with pytest.raises(BudgetError, match="flash exceeds its budget by 1:"):
+        tfmcu_prune.convert(model, inputs, budget=Budget(flash=fits.flash - 1))
+    with pytest.raises(BudgetError, match="flash exceeds"):  # labels count
+        tfmcu_prune.convert(model, inputs, budget=Budget(flash=fits.flash), labels=["some", "names", "of", "classes"])
+
+
+_IN_A_PROCESS = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+import keras, nets, tfmcu_prune
+from networks import inputs_for, randomize
+keras.utils.set_random_seed(0)
+model = randomize(nets.two_in_two_out())
+data = tfmcu_prune.convert(model, inputs_for(model, 20), labels=["a", "b", "c"])
+print(hashlib.sha256(data).hexdigest())
+"""
+
+
+def test_bytes_are_the_same_in_every_process() -> None:
+    hashes = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", _IN_A_PROCESS, str(Path(__file__).parent)]
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        hashes.add(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+    assert len(hashes) == 1

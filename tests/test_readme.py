@@ -55,6 +55,8 @@ def _names():
         "x": x,
         "y": y,
         "x_test": x[:16],
+        "x_val": x[:16],
+        "names": ["left", "right", "stop"],
         "y_test": y[:16],
     }
 
@@ -65,6 +67,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*HDF5.*:UserWarning")  # of tf_keras
 def test_the_first_python_runs_and_each_of_the_others_behind_it(folder, monkeypatch):
     monkeypatch.setattr(table, "TABLE", dict(table.TABLE))  # MyLayer goes again
     names = _names()
@@ -72,7 +75,7 @@ def test_the_first_python_runs_and_each_of_the_others_behind_it(folder, monkeypa
     exec(first, names)
     for block in others:
         exec(block, dict(names))
-    assert len(others) == 3
+    assert len(others) == 4
     assert "Why does it not get smaller?" in (folder / "report.html").read_text()
     assert list((folder / "logs").rglob("*tfevents*"))
 

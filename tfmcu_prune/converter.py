@@ -1,72 +1,202 @@
-"""From a Keras model to a full-integer .tflite; the only module that imports TensorFlow."""
+"""From a Keras model to a .tflite; the only module that imports TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
+from absl import logging
 
 from tfmcu_prune import graph as graphs
+from tfmcu_prune.budget import Budget
+from tfmcu_prune.calibration import calibration_arrays
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.rewrites import refuse_masks, rewritten
 from tfmcu_prune.rules import Array
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
+from tfmcu_prune.tflm.edit import add_metadata
+from tfmcu_prune.tflm.footprint import footprint
 from tfmcu_prune.tflm.improve import optimize
 from tfmcu_prune.tflm.schema import read_model
 
 
-def convert(model: keras.Model, calibration: Any, *, optimize_arena: bool = True) -> bytes:
-    """Quantize a model to int8 (weights, activations, input and output) and return it as a .tflite.
+@dataclass(frozen=True)
+class _Types:
+    """What a file computes in: a key of _DTYPES, and the types of its inputs and outputs."""
+
+    quantize: str
+    input: str
+    output: str
+
+
+_DTYPES = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32"), "float": ("float32",)}
+"""The types that inputs and outputs may have; the first is the usual one."""
+
+_INT8 = _Types("int8", "int8", "int8")
+
+
+def convert(
+    model: keras.Model,
+    calibration: Any = None,
+    *,
+    quantize: Literal["int8", "int16x8", "float"] = "int8",
+    input_dtype: str | None = None,
+    output_dtype: str | None = None,
+    optimize_arena: bool = True,
+    budget: Budget | None = None,
+    labels: Sequence[str] | None = None,
+) -> bytes:
+    """Convert a model to a .tflite, quantized to integers after its training; weights of kernels channel by channel.
+
+    The same arguments give the same bytes.
 
     Args:
-        model: A plain Keras model, for example what `strip` returned.
-        calibration: Representative inputs as the model is trained on: an array of shape (samples, ...), or a list or a
-            dict of such arrays for a model with several inputs. 100 to 500 samples are usual.
+        model: A plain Keras model, for example what `strip` returned; or what `quantize_aware` returned, trained.
+        calibration: Representative inputs, prepared as for training: an array of shape (samples, ...), a list or dict
+            of them (by the names of the inputs) for several inputs, or what yields such samples or batches one after
+            the other: a tf.data.Dataset, a keras.utils.PyDataset, a generator. Of tuples (x, y) x is taken. At most
+            500 samples are used, of arrays 500 spread evenly over the whole, of the others the first 500. 100 to 500
+            are usual. Not used with `quantize="float"`, nor with a model that has learned its ranges.
+        quantize: "int8", or "int16x8" (int16 activations, int8 weights: less loss, twice the arena), or "float".
+        input_dtype: Type of the floating-point inputs in the file: "int8", "uint8" or "float32" for int8, "int16" or
+            "float32" for int16x8. By default the first. Inputs of integers (of an Embedding) keep their type.
+        output_dtype: The same for the outputs.
         optimize_arena: Put the operators into the order, and write the memory plan into the file, that need the
             smallest arena, where that saves more than it takes in flash; what the model computes stays the same.
+        budget: What the file may cost on a Cortex-M4 with CMSIS-NN.
+        labels: Names of the classes. They are stored in the file as the metadata entry "labels", UTF-8, one a line, and
+            count as flash.
 
     Returns:
         The .tflite, with a batch of 1, named as the Keras layers, and only operators that TensorFlow Lite Micro has.
 
     Raises:
-        ValueError: An empty calibration set, one of the wrong shape, or one with NaN.
+        ValueError: A calibration set that is empty, of the wrong shape, or has NaN; types that do not go together;
+            labels that are not as many as the classes.
         UnsupportedLayer: A layer that becomes an operator that TensorFlow Lite Micro lacks.
+        BudgetError: The file does not fit `budget`.
     """
-    samples = _calibration_arrays(model.inputs, calibration)
-    if keras.backend.backend() != "tensorflow":
-        return _convert_elsewhere(model, samples, optimize_arena)
-    graph = graphs.read(_for_inference(model))
+    types = _types(quantize, input_dtype, output_dtype)
+    names = _label_lines(model, labels)
+    aware = graphs.is_tf_keras(model)
+    samples = [] if aware or quantize == "float" else calibration_arrays(model, calibration)
+    if aware:
+        data = _converted_aware(model, types)
+    elif keras.backend.backend() != "tensorflow":
+        data = _convert_elsewhere(model, samples, types)
+    else:
+        data = _converted(graphs.read(_for_inference(model)), samples, types)
+    _warn_of_constants(data)
+    data = optimize(data) if optimize_arena else data
+    if names is not None:
+        data = add_metadata(data, "labels", names)
+    if budget is not None:
+        footprint(data).require(budget)
+    return data
+
+
+def _types(quantize: str, input_dtype: str | None, output_dtype: str | None) -> _Types:
+    if quantize not in _DTYPES:
+        raise ValueError(f"Expected quantize to be one of {', '.join(_DTYPES)}. Received: quantize={quantize!r}")
+    allowed = _DTYPES[quantize]
+    for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
+        if dtype is not None and dtype not in allowed:
+            raise ValueError(
+                f"Expected {name} to be one of {', '.join(allowed)} with quantize={quantize!r}. "
+                f"Received: {name}={dtype!r}"
+            )
+    return _Types(quantize, input_dtype or allowed[0], output_dtype or allowed[0])
+
+
+def _label_lines(model: keras.Model, labels: Sequence[str] | None) -> bytes | None:
+    if labels is None:
+        return None
+    classes = [output.shape[-1] for output in model.outputs]
+    if isinstance(labels, str) or not all(isinstance(label, str) and "\n" not in label for label in labels):
+        raise ValueError(f"Expected labels to be a list of strings without line breaks. Received: {labels!r}")
+    if len(labels) not in classes:
+        raise ValueError(f"Expected {' or '.join(map(str, classes))} labels, one a class. Received: {len(labels)}")
+    return "\n".join(labels).encode()
+
+
+def _converted(graph: graphs.Graph, samples: list[Array], types: _Types) -> bytes:
     data = compact(
-        _to_tflite(graph, samples),
+        _to_tflite(graph, samples, types),
         functools.partial(_keras_name, graph),
         inputs=_input_number,
         outputs=functools.partial(_output_number, graph),
     )
-    _require_tflm_operators(data)
-    return optimize(data) if optimize_arena else data
+    _require_tflm_operators(data, types)
+    return data
 
 
-def _convert_elsewhere(model: keras.Model, samples: list[Array], optimize_arena: bool) -> bytes:
+def _converted_aware(model: Any, types: _Types) -> bytes:
+    """The file of a tf_keras model with its ranges learned, named as the Keras model that it came from."""
+    if types.quantize != "int8":
+        raise ValueError(
+            f'A quantization-aware model has learned the ranges of int8: expected quantize="int8". '
+            f"Received: quantize={types.quantize!r}"
+        )
+    layers = [layer.name for layer in model.layers]
+    if not any(name.startswith(_AWARE) for name in layers):
+        raise ValueError(
+            f"Expected a Keras 3 model, or what quantize_aware returned. Received: the tf_keras model {model.name!r}, "
+            "which has learned no ranges; build it with `import keras`."
+        )
+
+    def run(x: Any) -> Any:
+        return model(x, training=False)
+
+    raw = _written(run, [(x.shape, x.dtype) for x in model.inputs], [], types)
+    main = read_model(raw).main
+    names = {main.tensors[main.inputs[0]].name: model.input_names[0]}
+    names[main.tensors[main.outputs[0]].name] = model.output_names[0].removeprefix(_AWARE)
+
+    def rename(name: str) -> str:
+        found = [layer for layer in layers if f"/{layer}/" in name]
+        return names.get(name) or (found[0].removeprefix(_AWARE) if found else name)
+
+    data = compact(raw, rename)
+    _require_tflm_operators(data, types)
+    return data
+
+
+_AWARE = "quant_"  # what tensorflow-model-optimization puts before the names of layers
+
+
+def _warn_of_constants(data: bytes) -> None:
+    names = dict.fromkeys(tensor.name for tensor in read_model(data).main.tensors if tensor.flat)
+    if names:
+        logging.warning(
+            "tfmcu_prune: the output of %s was the same number for all of the calibration set, so the file has no "
+            "range for it: it will return that number for every input, and TensorFlow Lite Micro may refuse it. "
+            "Calibrate with samples that differ, prepared as for training; if they do, train these layers anew.",
+            ", ".join(names),
+        )
+
+
+def _convert_elsewhere(model: keras.Model, samples: list[Array], types: _Types) -> bytes:
     """Convert in a process whose Keras runs on TensorFlow; this one runs on another backend."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "model.keras"))
         np.savez(Path(folder, "samples.npz"), *samples)
+        Path(folder, "types.json").write_text(json.dumps(asdict(types)))
         done = subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE, folder, str(int(optimize_arena))],
+            [sys.executable, "-c", _ELSEWHERE, folder],
             env={**os.environ, "KERAS_BACKEND": "tensorflow"},
             capture_output=True,
             text=True,
@@ -81,16 +211,18 @@ def _convert_elsewhere(model: keras.Model, samples: list[Array], optimize_arena:
 
 
 _ELSEWHERE = """
-import pathlib, sys
+import json, pathlib, sys
 import keras, numpy
 import tfmcu_prune
 folder = pathlib.Path(sys.argv[1])
 model = keras.models.load_model(folder / "model.keras")
 with numpy.load(folder / "samples.npz") as samples:
     arrays = [samples[name] for name in samples.files]
-calibration = arrays if len(arrays) > 1 else arrays[0]
+types = json.loads((folder / "types.json").read_text())
+types = {"quantize": types["quantize"], "input_dtype": types["input"], "output_dtype": types["output"]}
+calibration = arrays if len(arrays) != 1 else arrays[0]
 try:
-    data = tfmcu_prune.convert(model, calibration, optimize_arena=sys.argv[2] == "1")
+    data = tfmcu_prune.convert(model, calibration, optimize_arena=False, **types)
 except tfmcu_prune.UnsupportedLayer as error:
     (folder / "error.txt").write_text(str(error))
 else:
@@ -122,44 +254,6 @@ def _is_mixed(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and layer.compute_dtype != "float32"
 
 
-def _calibration_arrays(inputs: Sequence[Any], calibration: Any) -> list[Array]:
-    """One array an input of a model, in their order, checked."""
-    names = [tensor.name for tensor in inputs]
-    if isinstance(calibration, Mapping):
-        if sorted(calibration) != sorted(names):
-            raise ValueError(f"Expected calibration arrays named {names}. Received: {sorted(calibration)}.")
-        calibration = [calibration[name] for name in names]
-    elif isinstance(calibration, Sequence) and len(names) > 1:
-        if len(calibration) != len(names):
-            raise ValueError(f"Expected {len(names)} calibration arrays, for {names}. Received: {len(calibration)}.")
-    elif not (isinstance(calibration, Sequence) and len(calibration) == 1 and np.ndim(calibration[0]) > 1):
-        calibration = [calibration]
-    arrays = [np.asarray(array) for array in calibration]
-    for tensor, array in zip(inputs, arrays, strict=True):
-        _check_calibration(tensor, array)
-    if len({len(array) for array in arrays}) > 1:
-        raise ValueError(f"Expected as many samples for every input. Received: {[len(array) for array in arrays]}.")
-    return [array.astype(tensor.dtype) for tensor, array in zip(inputs, arrays, strict=True)]
-
-
-def _check_calibration(tensor: Any, array: Array) -> None:
-    expected = f"(samples, {', '.join(str(size) for size in tensor.shape[1:])})"
-    if array.ndim == 0 or len(array) == 0:
-        raise ValueError(
-            f"The calibration set is empty. Expected an array of shape {expected}, for example x_train[:200]. "
-            f"Received: shape {array.shape}."
-        )
-    if array.shape[1:] != tuple(tensor.shape[1:]):
-        raise ValueError(
-            f"The calibration set does not fit the input {tensor.name!r}. Expected shape {expected}. "
-            f"Received: {array.shape}."
-        )
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
-        raise ValueError(f"Expected calibration numbers. Received: an array of {array.dtype}.")
-    if not np.isfinite(array).all():
-        raise ValueError("The calibration set has NaN or infinite values; ranges of activations cannot be found.")
-
-
 @dataclass(frozen=True)
 class SavedModel:
     """What is converted of a SavedModel.
@@ -168,13 +262,13 @@ class SavedModel:
         loaded: The object that owns the variables.
         signature: The function that is converted.
         inputs: Its inputs by name, shape and dtype.
-        outputs: Names of its outputs.
+        outputs: Its outputs, likewise.
     """
 
     loaded: Any
     signature: Any
     inputs: list[keras.KerasTensor]
-    outputs: list[str]
+    outputs: list[keras.KerasTensor]
 
 
 def load_saved_model(folder: Path) -> SavedModel:
@@ -208,8 +302,11 @@ def load_saved_model(folder: Path) -> SavedModel:
                 f"The input {spec.name!r} of the SavedModel {folder} has the shape {spec.shape}; expected sizes that "
                 "are all known but the batch. Export it with inputs of a full shape."
             )
-    inputs = [keras.KerasTensor(tuple(specs[key].shape), specs[key].dtype.name, name=key) for key in _sorted(specs)]
-    return SavedModel(loaded, signatures[name], inputs, _sorted(signatures[name].structured_outputs))
+    return SavedModel(loaded, signatures[name], _tensors(specs), _tensors(signatures[name].structured_outputs))
+
+
+def _tensors(specs: Mapping[str, Any]) -> list[keras.KerasTensor]:
+    return [keras.KerasTensor(tuple(specs[key].shape), specs[key].dtype.name, name=key) for key in _sorted(specs)]
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
@@ -222,29 +319,24 @@ def convert_saved_model(saved: SavedModel, calibration: Any, *, optimize_arena: 
 
     A SavedModel has no names of layers, so that operators are named as TensorFlow names them.
     """
-    import tensorflow as tf
-
-    samples = _calibration_arrays(saved.inputs, calibration)
+    samples = calibration_arrays(saved, calibration)
     names = [tensor.name for tensor in saved.inputs]
 
     def run(*inputs: Any) -> list[Any]:
         results = saved.signature(**dict(zip(names, inputs, strict=True)))
-        return [results[name] for name in saved.outputs]
+        return [results[tensor.name] for tensor in saved.outputs]
 
-    specs = [tf.TensorSpec((1, *t.shape[1:]), t.dtype, name=f"input{i:06d}") for i, t in enumerate(saved.inputs)]
-    module = tf.Module()
-    module.owner, module.run = saved.loaded, tf.function(run)
     data = compact(
-        _quantized(module.run, specs, module, samples),
+        _written(run, [(t.shape, t.dtype) for t in saved.inputs], samples, _INT8, saved.loaded),
         lambda name: names[_input_number(name)] if _INPUT.fullmatch(name) else name.split(";")[-1],
         inputs=_input_number,
         outputs=lambda name: _number_below(name, len(saved.outputs)),
     )
-    _require_tflm_operators(data)
+    _require_tflm_operators(data, _INT8)
     return optimize(data) if optimize_arena else data
 
 
-def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
+def _to_tflite(graph: graphs.Graph, samples: list[Array], types: _Types) -> bytes:
     import tensorflow as tf
 
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
@@ -261,12 +353,8 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
                     graphs.run_call(call, tensors, functions[index])
         return [tensors[id] for id in graph.output_ids()]
 
-    inputs = enumerate(graph.input_layers.values())
-    specs = [tf.TensorSpec((1, *t.batch_shape[1:]), t.dtype, name=f"input{index:06d}") for index, t in inputs]
-    module = tf.Module()
-    module.run = tf.function(run)
     try:
-        return _quantized(module.run, specs, module, samples)
+        return _written(run, [(x.batch_shape, x.dtype) for x in graph.input_layers.values()], samples, types)
     except Exception as error:
         refused = _refused(graph, str(error))
         if refused is None:
@@ -274,26 +362,49 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array]) -> bytes:
     raise refused
 
 
-def _quantized(run: Any, specs: list[Any], module: Any, samples: list[Array]) -> bytes:
-    """Convert a tf.function of the inputs in `specs`; `module` owns it and its variables."""
+def _written(
+    run: Callable[..., Any],
+    inputs: Sequence[tuple[Any, Any]],
+    samples: list[Array],
+    types: _Types,
+    owner: Any = None,
+) -> bytes:
+    """The converter's file of a function of inputs (shape, type); without samples its ranges are those it holds.
+
+    `owner` has the variables of a function that does not hold them itself.
+    """
     import tensorflow as tf
 
-    function = run.get_concrete_function(*specs)
-    names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(specs)]]  # the converter reorders its inputs
+    spec = [tf.TensorSpec((1, *s[1:]), dtype, name=f"input{index:06d}") for index, (s, dtype) in enumerate(inputs)]
+    module = tf.Module()
+    module.run, module.owner = tf.function(run), owner
+    function = module.run.get_concrete_function(*spec)
+    names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(spec)]]  # the converter reorders its inputs
 
     def representative() -> Iterator[dict[str, Array]]:
         for index in range(len(samples[0])):
             yield {name: array[index : index + 1] for name, array in zip(names, samples, strict=True)}
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
+    if types.quantize != "float":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = tf.as_dtype(types.input)
+        converter.inference_output_type = tf.as_dtype(types.output)
+        # CMSIS-NN refuses them for int16 activations
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = types.quantize == "int16x8"
+    if samples:
+        converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _OPERATORS[types.quantize])]
+        converter.representative_dataset = representative
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")  # it makes one itself
         return bytes(converter.convert())
+
+
+_OPERATORS = {
+    "int8": "TFLITE_BUILTINS_INT8",
+    "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+}
 
 
 def _refused(graph: graphs.Graph, message: str) -> UnsupportedLayer | None:
@@ -334,7 +445,7 @@ def _quiet() -> Iterator[None]:
 
     logger = tf.get_logger()  # tells in notebooks which temporary files it writes
     level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
+    logger.setLevel(max(level, tf.compat.v1.logging.WARN))
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -353,6 +464,8 @@ def _quiet() -> Iterator[None]:
 
 def _keras_name(graph: graphs.Graph, name: str) -> str:
     """The Keras layer behind a tensor's name in the converted graph: of fused layers the first one."""
+    if name.endswith(_QUANTIZED):
+        return f"{_keras_name(graph, name.removesuffix(_QUANTIZED))}:quantized"
     calls = [int(index) for index in re.findall(r"(?:^|[/;])call(\d+)/", name)]
     if calls:
         return graph.calls[min(calls)].name
@@ -361,6 +474,7 @@ def _keras_name(graph: graphs.Graph, name: str) -> str:
     return list(graph.input_layers.values())[_input_number(name)].name if _INPUT.fullmatch(name) else name
 
 
+_QUANTIZED = "_int16"
 _INPUT = re.compile(r"serving_default_input(\d+):\d+")
 _OUTPUT = re.compile(r"(?:Stateful)?PartitionedCall:(\d+)")
 
@@ -397,7 +511,7 @@ def _output_names(graph: graphs.Graph) -> list[str]:
     return [makers[id] for id in graph.output_ids()]
 
 
-def _require_tflm_operators(data: bytes) -> None:
+def _require_tflm_operators(data: bytes, types: _Types) -> None:
     graph = read_model(data).main
     for operator in graph.operators:
         output = graph.tensors[operator.outputs[0]]
@@ -407,8 +521,8 @@ def _require_tflm_operators(data: bytes) -> None:
                 f"The layer {layer!r} becomes the operator {operator.name}, which TensorFlow Lite Micro lacks. "
                 "Replace the layer by one that becomes another operator."
             )
-        if output.type.startswith("float") and operator.name != "DEQUANTIZE":
+        if types.quantize != "float" and output.type.startswith("float") and operator.name != "DEQUANTIZE":
             raise UnsupportedLayer(
-                f"The layer {layer!r} stays in floating point (operator {operator.name}): the converter has no int8 "
-                "kernel for it. Replace the layer, for example by a ReLU or a BatchNormalization."
+                f"The layer {layer!r} stays in floating point (operator {operator.name}): the converter has no "
+                "integer kernel for it. Replace the layer, for example by a ReLU or a BatchNormalization."
             )

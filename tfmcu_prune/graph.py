@@ -185,7 +185,7 @@ def _unbuilt(config: Any) -> Any:
 
 def _functional(model: Any) -> keras.Model:
     if not isinstance(model, keras.Model):
-        hint = " It is a tf_keras (Keras 2) model: build it with `import keras`." if _is_tf_keras(model) else ""
+        hint = " It is a tf_keras (Keras 2) model: build it with `import keras`." if is_tf_keras(model) else ""
         raise ValueError(f"Expected a Keras 3 model (keras.Model). Received: {type(model)}.{hint}")
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
@@ -203,7 +203,8 @@ def _functional(model: Any) -> keras.Model:
     return keras.Model(model.input, model.output, name=model.name)
 
 
-def _is_tf_keras(model: Any) -> bool:
+def is_tf_keras(model: Any) -> bool:
+    """Whether a model is one of Keras 2."""
     return any(cls.__module__.split(".")[0] == "tf_keras" for cls in type(model).__mro__)
 
 

@@ -1,4 +1,4 @@
-"""Pictures: the channels kept a layer, and the memory over the operators."""
+"""Pictures: the channels kept a layer, the memory over the operators, the noise of the layers."""
 
 from __future__ import annotations
 
@@ -65,17 +65,48 @@ def comparison(dense: Bars, pruned: Bars, *, arena: int | None = None) -> Figure
         >>> [ax.get_title() for ax in comparison(dense, pruned, arena=2048).axes]
         ['Channels kept a layer', 'Memory over the operators']
     """
+    figure = _figure(12, max(len(dense.channels), 14))
+    left, right = figure.subplots(1, 2)
+    _draw_channels(left, dense.channels, pruned.channels)
+    _draw_memory(right, dense, pruned, arena)
+    return figure
+
+
+def noise(ratios: Mapping[str, float]) -> Figure:
+    """Draw the signal-to-quantization-noise ratio of each layer.
+
+    Args:
+        ratios: dB of each layer, in the order in which they run.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+
+    Example:
+        >>> noise({"conv": 38.0, "dense": 31.5}).axes[0].get_xlabel()
+        'signal-to-quantization-noise ratio, dB'
+    """
+    figure = _figure(7, len(ratios))
+    ax, places = figure.subplots(), range(len(ratios))
+    ax.plot(list(ratios.values()), places, color=_KEPT, marker="o", markersize=4)
+    ax.set_yticks(places, list(ratios))
+    ax.invert_yaxis()
+    ax.set_xlabel("signal-to-quantization-noise ratio, dB")
+    ax.set_title("Noise layer by layer: more dB is better")
+    _finish(ax, "x", legend=False)
+    return figure
+
+
+def _figure(width: float, rows: int) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "Pictures need the package 'matplotlib': pip install 'tfmcu-prune[report]'", name="matplotlib"
         ) from error
-    figure = Figure(figsize=(12, 1.6 + 0.26 * max(len(dense.channels), 14)), layout="constrained", dpi=130)
-    left, right = figure.subplots(1, 2)
-    _draw_channels(left, dense.channels, pruned.channels)
-    _draw_memory(right, dense, pruned, arena)
-    return figure
+    return Figure(figsize=(width, 1.6 + 0.26 * rows), layout="constrained", dpi=130)
 
 
 def _draw_channels(ax: Axes, dense: Mapping[str, int], pruned: Mapping[str, int]) -> None:
@@ -115,8 +146,9 @@ def _heights(memory: Sequence[tuple[str, int]], scale: float, more: int) -> tupl
     return range(len(memory)), [(size + more) * scale for _, size in memory]
 
 
-def _finish(ax: Axes, axis: Literal["x", "y"]) -> None:
+def _finish(ax: Axes, axis: Literal["x", "y"], *, legend: bool = True) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
     ax.grid(axis=axis, color="#e6e6e6")
-    ax.legend(frameon=False)
+    if legend:
+        ax.legend(frameon=False)

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/venv.sh docs
 
-modules=(tfmcu_prune tfmcu_prune.{tflm.footprint,reporting,boards,zoo,datasets,plots}
+modules=(tfmcu_prune tfmcu_prune.{tflm.footprint,comparison,reporting,boards,zoo,datasets,plots}
     tfmcu_prune.{channels,salience,allocation,regularizer,rules})
 [[ $# -gt 0 ]] || set -- --output-directory build/docs
 TF_CPP_MIN_LOG_LEVEL=3 python -m pdoc "${modules[@]}" --docformat google "$@"

@@ -5,7 +5,7 @@
 #   bash tools/run_tests.sh -m slow              # the slow ones
 #   bash tools/run_tests.sh tests/test_zoo.py -x # some
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" runtime,report,demo,dev
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" runtime,report,demo,qat,dev
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ruff check --config .ci/ruff.toml .

@@ -17,13 +17,13 @@ import numpy as np
 from . import targets
 from .arena import simulate
 from .planner import align
+from .samples import dequantized, matched, quantized
 from .schema import Model, Tensor, load, read_model
 
 _INSTALL = (
     "TensorFlow Lite Micro runs in the package tflite-micro, which is not installed (or not for this platform). "
     "Install it with: pip install --pre tflite-micro"
 )
-_FLAT = 1e-8  # the converter gives a tensor that was constant in the calibration a scale below this
 _SLACK = 64 * 1024  # what a version of the wheel other than the simulated one may take more
 _REPORT = r"Arena allocation (total|head|tail) (\d+) bytes"
 _MEASURE = """\
@@ -78,7 +78,7 @@ def run(
     graph = read_model(raw).main
     outputs = [graph.tensors[i] for i in graph.outputs]
     raws = record(raw, x).outputs
-    results = [_dequantize(tensor, values) for tensor, values in zip(outputs, raws, strict=True)]
+    results = [dequantized(tensor, values) for tensor, values in zip(outputs, raws, strict=True)]
     return results[0] if len(results) == 1 else results
 
 
@@ -99,8 +99,8 @@ def record(
     graph = model.main
     inputs = [graph.tensors[i] for i in graph.inputs]
     outputs = [graph.tensors[i] for i in graph.outputs]
-    feeds = [_quantize(tensor, sample) for tensor, sample in zip(inputs, _match(inputs, x), strict=True)]
-    if any(tensor.quantized and tensor.scale < _FLAT and not tensor.constant for tensor in graph.tensors):
+    feeds = [quantized(tensor, sample) for tensor, sample in zip(inputs, matched(inputs, x), strict=True)]
+    if any(tensor.flat for tensor in graph.tensors):
         measure(raw)  # in a process of its own, because TFLM may abort and take Python with it
     interpreter = _interpreter(raw, model)
     stateful = any(tensor.variable for subgraph in model.subgraphs for tensor in subgraph.tensors)
@@ -140,7 +140,7 @@ def measure(data: bytes | str | os.PathLike[str]) -> Usage:
 
 
 def _flat(model: Model) -> str:
-    names = [t.name for t in model.main.tensors if t.quantized and t.scale < _FLAT and not t.constant]
+    names = [tensor.name for tensor in model.main.tensors if tensor.flat]
     if not names:
         return ""
     return f" {len(names)} activations were constant in the calibration (first {names[0]!r}); train or calibrate anew."
@@ -194,67 +194,6 @@ class _Stderr:
         """Return what was written so far."""
         self.file.seek(0)
         return self.file.read().decode("utf-8", "replace")
-
-
-def _match(inputs: list[Tensor], x: Any) -> list[Any]:
-    """Return one array per model input."""
-    names = [tensor.name for tensor in inputs]
-    if isinstance(x, Mapping):
-        if set(x) != set(names):
-            raise ValueError(
-                f"x must have one array for each input of the model. Expected: {names}. Received: {list(x)}"
-            )
-        arrays = [x[name] for name in names]
-    elif isinstance(x, (list, tuple)):
-        arrays = list(x)
-    else:
-        arrays = [x]
-    if len(arrays) != len(inputs):
-        raise ValueError(
-            f"x must have one array for each input of the model. Expected: {len(inputs)} ({names}). "
-            f"Received: {len(arrays)}"
-        )
-    counts = {len(np.asarray(array)) if np.ndim(array) else 0 for array in arrays}
-    if len(counts) > 1:
-        raise ValueError(f"The arrays of x must have the same number of samples. Received: {sorted(counts)}")
-    return arrays
-
-
-def _quantize(tensor: Tensor, x: Any) -> np.ndarray:
-    """Return the samples in the model's type, each with the model's shape."""
-    array = np.asarray(x)
-    sample = tensor.shape[1:] if tensor.shape and tensor.shape[0] == 1 else tensor.shape
-    if array.ndim == 0 or array.shape[1:] not in (sample, tensor.shape):
-        raise ValueError(
-            f"Input {tensor.name!r} must hold samples of shape {sample}, an array of shape {('n', *sample)}. "
-            f"Received: shape {array.shape}"
-        )
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"Input {tensor.name!r} must hold numbers. Received: dtype {array.dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(
-            f"Input {tensor.name!r} must be finite. Received: {np.count_nonzero(~np.isfinite(array))} values that are "
-            "NaN or infinite; clean the samples first"
-        )
-    array = array.reshape(len(array), *tensor.shape)
-    dtype = np.dtype(tensor.type)
-    if not tensor.quantized or dtype.kind == "f":
-        return np.ascontiguousarray(array, dtype)
-    limits = np.iinfo(dtype)
-    scaled = array.astype(np.float32) / np.float32(tensor.scale)
-    whole = np.trunc(scaled)
-    away = np.abs(scaled - whole) >= 0.5
-    rounded = whole + np.copysign(away, scaled) + np.float32(tensor.zero_point)
-    return np.clip(rounded, limits.min, limits.max).astype(dtype)
-
-
-def _dequantize(tensor: Tensor, values: np.ndarray) -> np.ndarray:
-    shape = tensor.shape[1:] if tensor.shape and tensor.shape[0] == 1 else tensor.shape
-    values = values.reshape(len(values), *shape)
-    if not tensor.quantized or values.dtype.kind == "f":
-        return values
-    centred = values.astype(np.float32) - np.float32(tensor.zero_point)
-    return np.asarray(centred * np.float32(tensor.scale), np.float32)
 
 
 def _invoke(interpreter: Any, feeds: list[np.ndarray], outputs: list[Tensor], stateful: bool) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ _MAX_BYTES = 2**31 - 1
 _MAX_RANK = 16
 _MAX_TENSORS = 5_000  # TFLM's planner sorts them by bubble sort and takes 64 bytes of arena for each
 _MAX_SUBGRAPHS = 64
+_FLAT = 1e-8
 _CUSTOM = "CUSTOM"
 
 
@@ -53,6 +54,11 @@ class Tensor:
     def quantized(self) -> bool:
         """Whether TFLM allocates quantization parameters for it."""
         return self.scales > 0 and self.zero_points > 0
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is an activation that was constant in the calibration: its scale is next to nothing then."""
+        return self.quantized and not self.constant and self.scale < _FLAT
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""What int8 costs, and what helps: one trained network, converted in every way, each file on the full test set.
+
+Variants: `ptq` (convert with 500 samples), `ptq-100` and `ptq-10` (fewer samples), `statistics` (batch statistics
+estimated anew on training samples before the conversion), `equalized` (channels of a map scaled to the same range
+across layers), `int16x8`, and `qat` (quantization-aware training for some epochs at a tenth of the learning rate).
+Accuracies of int8 files are those of TensorFlow Lite Micro, or of LiteRT where both agree on a sample. A run that was
+stopped goes on where its results.jsonl ends.
+
+    python tools/quantization.py --cases speech11:ds_cnn,fashion-mnist-14:vgg_small --epochs 8 --seeds 3
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+from bench import tasks, training
+from bench.measure import float_accuracy, int8_accuracy
+from bench.networks import NETWORKS
+
+import tfmcu_prune
+from tfmcu_prune import graph as graphs
+from tfmcu_prune.datasets import Dataset
+from tfmcu_prune.files import replacing
+from tfmcu_prune.tables import render
+from tfmcu_prune.tflm import runtime
+
+CASES = flags.DEFINE_list("cases", ["speech11:ds_cnn", "fashion-mnist-14:vgg_small"], "TASK:NETWORK, ...")
+EPOCHS = flags.DEFINE_integer("epochs", 8, "Epochs of the float training.")
+QAT_EPOCHS = flags.DEFINE_integer("qat_epochs", 2, "Epochs of the quantization-aware training.")
+SAMPLES = flags.DEFINE_integer("samples", None, "Training samples; by default all.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds.")
+DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
+OUTPUT = flags.DEFINE_string("output", "build/quantization", "Folder of results.jsonl, table.md and the models.")
+
+
+def estimated_anew(model: keras.Model, data: Dataset) -> keras.Model:
+    """A copy whose batch statistics are those of 2,000 training samples."""
+    copy = _copy(model)
+    norms = [layer for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    batches = data.x_train[:2000].reshape(20, 100, *data.x_train.shape[1:])
+    for number, batch in enumerate(batches):
+        for layer in norms:
+            layer.momentum = number / (number + 1)  # the mean of all batches
+        copy(batch, training=True)
+    return copy
+
+
+def equalized(model: keras.Model, data: Dataset) -> keras.Model:
+    """A copy in which the channels between a batch normalization and a depthwise convolution reach equally far.
+
+    Only across a ReLU without a bound, which scaling passes through: y = W2 relu(W1 x) = (W2 / s) relu(s W1 x). Source:
+    Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721), eq. 7,
+    with the ranges that the activations have on samples in place of those of the first kernel.
+    """
+    copy = _copy(model)
+    graph = graphs.read(copy)
+    for norm, relu, reader in _chains(graph):
+        reach = keras.Model(copy.inputs, copy.get_layer(relu.name).output)
+        values = reach.predict(data.x_train[:500], verbose=0).max((0, 1, 2))
+        scale = np.where(values > 0, np.sqrt(values.max() / np.maximum(values, 1e-6)), 1).clip(1, 16)
+        norm.layer.gamma.assign(norm.layer.gamma * scale)
+        norm.layer.beta.assign(norm.layer.beta * scale)
+        kernel = reader.layer.kernel
+        kernel.assign(kernel / scale.reshape(1, 1, -1, 1))
+    return copy
+
+
+def _chains(graph: graphs.Graph) -> Iterator[tuple[Any, Any, Any]]:
+    """Batch normalization, unbounded ReLU and the (depthwise) convolution that alone reads it."""
+    makers = {id: call for call in graph.calls for id in call.outputs}
+    for relu in graph.calls:
+        if isinstance(relu.layer, keras.layers.ReLU) and relu.layer.max_value is None:
+            norm = makers.get(relu.inputs[0])
+            readers = [call for call in graph.calls if relu.outputs[0] in call.inputs]
+            alone = norm is not None and len(readers) == 1
+            if alone and isinstance(norm.layer, keras.layers.BatchNormalization) and _is_convolution(readers[0].layer):
+                yield norm, relu, readers[0]
+
+
+def _is_convolution(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def quantization_aware(model: keras.Model, data: Dataset, recipe: tasks.Recipe, seed: int) -> bytes:
+    aware = tfmcu_prune.quantize_aware(model, data.x_train[:500])
+    aware.compile("adam", "categorical_crossentropy", jit_compile=False)
+    aware.optimizer.learning_rate.assign(recipe.learning_rate / 10)
+    batches = training.Batches(data, recipe, seed)
+    for _ in range(QAT_EPOCHS.value):
+        for index in range(len(batches)):
+            aware.train_on_batch(*batches[index])
+        batches.on_epoch_end()
+    return tfmcu_prune.convert(aware)
+
+
+Variant = Callable[[keras.Model, Dataset, tasks.Recipe, int], bytes]
+VARIANTS: dict[str, Variant] = {
+    "ptq": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:500]),
+    "ptq-100": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:100]),
+    "ptq-10": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:10]),
+    "statistics": lambda model, data, *_: tfmcu_prune.convert(estimated_anew(model, data), data.x_train[:500]),
+    "equalized": lambda model, data, *_: tfmcu_prune.convert(equalized(model, data), data.x_train[:500]),
+    "int16x8": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:500], quantize="int16x8"),
+    "qat": quantization_aware,
+}
+
+
+def trained(case: str, data: Dataset, recipe: tasks.Recipe, seed: int) -> keras.Model:
+    """The float network, trained, or as an earlier run left it."""
+    path = Path(OUTPUT.value, f"{case.replace(':', '-')}-{seed}.keras")
+    if path.exists():
+        return keras.models.load_model(path)
+    keras.utils.set_random_seed(seed)
+    model = NETWORKS[case.split(":")[1]](data.x_train.shape[1:], data.classes)
+    training.fit(model, data, recipe, epochs=EPOCHS.value, seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        model.save(temporary)
+    return model
+
+
+def run(case: str, seed: int, done: set[tuple[str, int, str]]) -> Iterator[dict[str, Any]]:
+    task = case.split(":")[0]
+    missing = [name for name in VARIANTS if (case, seed, name) not in done]
+    if not missing:
+        return
+    data, recipe = tasks.load(task, Path(DATA.value), limit=SAMPLES.value), tasks.TASKS[task].recipe
+    model = trained(case, data, recipe, seed)
+    real = float_accuracy(_copy(model), data.x_test, data.y_test)
+    for name in missing:
+        file = VARIANTS[name](model, data, recipe, seed)
+        cost = tfmcu_prune.footprint(file)
+        if name == "int16x8":  # LiteRT's integer kernels are not compared with TFLM's
+            found, engine = float(np.mean(runtime.run(file, data.x_test).argmax(-1) == data.y_test)), "tflm"
+        else:
+            found, engine = int8_accuracy(file, cost.macs, data.x_test, data.y_test)
+        yield {
+            "case": case, "seed": seed, "variant": name, "float": real, "integer": found, "engine": engine,
+            "epochs": EPOCHS.value, "qat_epochs": QAT_EPOCHS.value, "samples": len(data.x_train),
+            "tests": len(data.x_test), "arena": cost.arena, "flash": cost.flash,
+        }  # fmt: skip
+
+
+HEADER = ("case", "variant", "float, %", "integer, %", "loss, points", "losses", "arena, B", "flash, B")
+
+
+def table(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Loss in points, mean and all seeds, by case and variant."""
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for result in results:
+        cells.setdefault((result["case"], result["variant"]), []).append(result)
+    rows = []
+    for (case, variant), runs in cells.items():
+        losses = [100 * (run["float"] - run["integer"]) for run in runs]
+        accuracies = [f"{100 * np.mean([run[key] for run in runs]):.2f}" for key in ("float", "integer")]
+        costs = [f"{runs[0][key]:,}" for key in ("arena", "flash")]
+        each = " ".join(f"{loss:.2f}" for loss in losses)
+        rows.append((case, variant, *accuracies, f"{np.mean(losses):.2f}", each, *costs))
+    return rows
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    path = Path(OUTPUT.value, "results.jsonl")
+    results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for case in CASES.value:
+        for seed in range(SEEDS.value):
+            done = {(result["case"], result["seed"], result["variant"]) for result in results}
+            for result in run(case, seed, done):
+                results.append(result)
+                with path.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+                print(case, seed, result["variant"], f"{result['float']:.4f} -> {result['integer']:.4f}", flush=True)
+    print(render(HEADER, table(results)))
+    lines = [HEADER, ("---",) * len(HEADER), *table(results)]
+    with replacing(path.with_name("table.md")) as temporary:
+        temporary.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+if __name__ == "__main__":
+    app.run(main)
