@@ -18,7 +18,7 @@ MARKED = [pytest.param(p, marks=pytest.mark.slow if p.stem in SLOW else (), id=p
 @pytest.mark.parametrize("path", MARKED)
 def test_notebook_runs(path):
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": path.parent}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": path.parent}}).execute()
     assert "assert" in notebook.cells[-1].source
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
