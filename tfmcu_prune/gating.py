@@ -142,7 +142,17 @@ def channels_of(gated: keras.Model) -> Channels:
 
 
 def get_mask(gated: keras.Model) -> Array:
-    """Return the mask over the prunable channels of a gated model: bool, shape (channels,), True = kept."""
+    """Return the mask over the prunable channels of a gated model.
+
+    Args:
+        gated: What `prunable` returned.
+
+    Returns:
+        bool, shape (channels,), True = kept; the channels of a group of `channel_groups` stand at `group.channels`.
+
+    Raises:
+        ValueError: The model has no gates.
+    """
     return np.asarray(keras.ops.convert_to_numpy(gates_of(gated).mask)) > 0
 
 
