@@ -29,6 +29,7 @@ _WHERE = {
     "report": "reporting",
     "set_mask": "gating",
     "strip": "surgery",
+    "sweep": "sweeping",
 }
 
 __all__ = sorted([*_WHERE, "tflm"])
