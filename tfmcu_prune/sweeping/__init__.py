@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -185,7 +186,6 @@ def _settings(job: Job, metric: str | None) -> tuple[dict[str, Any], str]:
             f"Expected a metric that the model was compiled with, for example metrics=['accuracy']. "
             f"Received: metric={metric!r}, compiled are {names}"
         )
-    fit = "keras.Model.fit" if job.fit is None else f"{job.fit.__module__}.{job.fit.__qualname__}"
     layers = [(type(layer).__name__, [weight.shape for weight in layer.weights]) for layer in model.layers]
     compiled = model.get_compile_config()
     if isinstance(compiled["optimizer"], dict):
@@ -194,12 +194,19 @@ def _settings(job: Job, metric: str | None) -> tuple[dict[str, Any], str]:
         "epochs": job.epochs,
         "batch_size": job.batch_size,
         "metric": metric or names[0],
-        "fit": fit,
+        "fit": "keras.Model.fit" if job.fit is None else _told(job.fit),
         "data": _digest(keras.tree.flatten(job.data)),
         "model": _digest([np.array(repr(layers))]),
         "compiled": _digest([np.array(repr(compiled))]),
     }
     return settings, metric or names[0]
+
+
+def _told(function: Callable[..., Any]) -> str:
+    """A function in words that are the same in every process."""
+    if isinstance(function, functools.partial):
+        return f"{_told(function.func)} with {function.args} {function.keywords}"
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _digest(arrays: Sequence[Any]) -> str:

@@ -7,6 +7,7 @@ An engine is a function `(job, tasks, processes, done)`: it does the tasks, at m
 from __future__ import annotations
 
 import base64
+import functools
 import multiprocessing
 import os
 import pickle
@@ -124,7 +125,7 @@ ENGINES: dict[str, Engine] = {"local": local, "ray": ray_tune}
 
 
 def _pickled(job: Job) -> bytes:
-    for function in filter(None, (job.build_model, job.fit)):
+    for function in map(_inner, filter(None, (job.build_model, job.fit))):
         name = getattr(function, "__qualname__", repr(function))
         if function.__module__ == "__mp_main__":
             raise ValueError(f"sweep was called while a process of a sweep started. {_GUARD}")
@@ -135,6 +136,10 @@ def _pickled(job: Job) -> bytes:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise _not_importable(name, str(error)) from error
     return pickle.dumps(job)
+
+
+def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _inner(function.func) if isinstance(function, functools.partial) else function
 
 
 def _not_importable(name: str, why: str) -> ValueError:
