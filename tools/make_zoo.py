@@ -84,7 +84,7 @@ SOURCES = {
     "fashion-mnist": Source(
         "Which piece of clothing is in an image of 28 x 28 pixels",
         "Fashion-MNIST (Zalando SE 2017), a part of it, from Debian's dataset-fashion-mnist",
-        "MIT", _CLOTHES, 10_000, 2000, 255, 2,
+        "MIT", _CLOTHES, 6_000, 2000, 255, 2,
     ),
 }  # fmt: skip
 _STEM = {"kernel": (8, 8), "strides": 4, "blocks": 3, "dropout": (0, 0.1)}
@@ -96,11 +96,11 @@ ENTRIES = {
         "digits", "ds_cnn", {"kernel": (3, 3), "strides": 1, "dropout": (0, 0.1)}, Budget("7KiB", "13KiB", "250k"), 40
     ),
     "mnist-dscnn": Entry("mnist5k", "ds_cnn", {"width": 96, **_STEM}, Budget("8KiB", "24KiB", "500k"), 14),
-    "fashion-tiny": Entry("fashion-mnist", "ds_cnn", {"width": 96, **_STEM}, Budget("6KiB", "14KiB", "250k"), 14),
-    "fashion-dscnn": Entry("fashion-mnist", "ds_cnn", {"width": 128, **_STEM}, Budget("10KiB", "28KiB", "800k"), 14),
-    "mnist-vgg": Entry("mnist5k", "vgg_small", {}, Budget("16KiB", "16KiB", "1M"), 10),
-    "fashion-vgg": Entry("fashion-mnist", "vgg_small", {}, Budget("16KiB", "24KiB", "1.5M"), 10),
-    "fashion-resnet8": Entry("fashion-mnist", "resnet8", {}, Budget("24KiB", "40KiB", "3M"), 10),
+    "fashion-tiny": Entry("fashion-mnist", "ds_cnn", {"width": 96, **_STEM}, Budget("6KiB", "14KiB", "250k"), 12),
+    "fashion-dscnn": Entry("fashion-mnist", "ds_cnn", {"width": 128, **_STEM}, Budget("10KiB", "28KiB", "800k"), 12),
+    "mnist-vgg": Entry("mnist5k", "vgg_small", {}, Budget("16KiB", "16KiB", "1M"), 8),
+    "fashion-vgg": Entry("fashion-mnist", "vgg_small", {}, Budget("16KiB", "24KiB", "1.5M"), 8),
+    "fashion-resnet8": Entry("fashion-mnist", "resnet8", {"width": 8}, Budget("16KiB", "24KiB", "1M"), 10),
 }  # fmt: skip
 
 

@@ -151,17 +151,19 @@ class Sweep:
         return (sign * run.val, *(getattr(run, name) for name in resources))
 
     def _draw(self, ax: Axes, resource: str) -> None:
+        import numpy as np
+
         title, unit = _UNITS[resource]
         front = sorted(self.front(resource), key=lambda run: getattr(run, resource))
-        for runs, style in ((self.runs, {"color": _OTHER, "linestyle": ""}), (front, {"color": _FRONT})):
-            label = "all runs" if runs is self.runs else "front by the validation samples"
-            places = [getattr(run, resource) / unit for run in runs]
-            ax.plot(places, [run.test for run in runs], marker="o", label=label, **style)  # type: ignore[arg-type]
+        places = [getattr(run, resource) / unit for run in self.runs]
+        ax.plot(places, [run.test for run in self.runs], "o", color=_OTHER, label="all runs")
+        joined = [getattr(run, resource) / unit for run in front], [run.test for run in front]
+        ax.plot(*joined, "o-", color=_FRONT, label="front by the validation samples")
         ax.set_xlabel(title)
         ax.set_xscale("log")
         ax.minorticks_off()
-        ticks = sorted({min(p := [getattr(run, resource) / unit for run in self.runs]), max(p)})
-        ax.set_xticks(ticks, [f"{tick:,.4g}" for tick in ticks])
+        ticks = np.geomspace(min(places), max(places), 4)
+        ax.set_xticks(ticks, [f"{tick:,.0f}" if tick >= 100 else f"{tick:.1f}" for tick in ticks])
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_axisbelow(True)
         ax.grid(color="#e6e6e6")
