@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -246,6 +247,16 @@ def test_a_model_that_is_not_compiled(tmp_path):
 def test_a_function_that_no_other_process_can_import(tmp_path):
     with pytest.raises(ValueError, match=r"that another process can import.*lambda.*pass processes=0"):
         tfmcu_prune.sweep(lambda: sweeps.build_model(), sweeps.data(), [sweeps.SMALL], folder=tmp_path)
+
+
+def test_functions_with_arguments_of_their_own(tmp_path, recorded):
+    fit = functools.partial(sweeps.fit, shuffle=False)
+    _sweep(tmp_path, engine=recorded[0], fit=fit)
+    assert json.loads((tmp_path / "settings.json").read_text())["fit"] == "sweeps.fit with () {'shuffle': False}"
+    with pytest.raises(ValueError, match="another kind: fit was"):
+        _sweep(tmp_path, engine=recorded[0], fit=functools.partial(sweeps.fit, shuffle=True))
+    with pytest.raises(ValueError, match=r"that another process can import.*lambda"):
+        _sweep(tmp_path / "new", fit=functools.partial(lambda *_: None), processes=1)
 
 
 def test_ray_is_needed_for_ray_alone(tmp_path, monkeypatch):
