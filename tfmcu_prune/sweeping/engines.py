@@ -170,6 +170,10 @@ def _received(receiver: Connection, task: Task, process: Any) -> Outcome:
     except EOFError:
         process.join()
         code = process.exitcode
-        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}. {_GUARD}"
+        ended = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with code {code}; its standard error says why. {_GUARD}"
+        )
         return Outcome(task, {}, error=f"Its process {ended}")
     return outcome
