@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom; each ends in assertions on its result."""
+"""Every notebook runs from top to bottom and shows pictures; each ends in assertions on its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
-SLOW = {"how_it_works"}
+SLOW = {"how_it_works", "keyword_spotting", "trade_off"}
 MARKED = [pytest.param(p, marks=pytest.mark.slow if p.stem in SLOW else (), id=p.stem) for p in NOTEBOOKS]
 
 
@@ -18,8 +18,10 @@ MARKED = [pytest.param(p, marks=pytest.mark.slow if p.stem in SLOW else (), id=p
 @pytest.mark.parametrize("path", MARKED)
 def test_notebook_runs(path):
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": path.parent}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": path.parent}}).execute()
     assert "assert" in notebook.cells[-1].source
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -22,9 +22,11 @@ def _run(*flags):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart") / "new"
+    readme = folder.parent / "README.md"
+    readme.write_text("<!-- results -->\n<!-- end of results -->\n")
     done = _run(
         "--dataset", "digits", "--limit", "600", "--epochs", "2", "--seed", "1", "--output", str(folder),
-        "--arena", "12KiB", "--flash", "none", "--macs", "300k",
+        "--arena", "12KiB", "--flash", "none", "--macs", "300k", "--readme", str(readme),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "accuracy, int8 on TFLM" in done.stdout
@@ -34,6 +36,11 @@ def folder(tmp_path_factory):
 def test_it_writes_all_its_files(folder):
     names = {"dense.keras", "pruned.keras", "model.tflite", "report.json", "report.md", "picture.png"}
     assert {path.name for path in folder.iterdir()} == names
+
+
+def test_it_renews_the_table_and_the_picture_of_a_readme(folder):
+    assert "| accuracy, int8 on TFLM |" in (folder.parent / "README.md").read_text()
+    assert (folder.parent / "tools" / "quickstart.png").read_bytes() == (folder / "picture.png").read_bytes()
 
 
 def test_the_report_tells_what_the_files_are(folder):

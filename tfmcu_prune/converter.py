@@ -440,7 +440,12 @@ def _instead(layer: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converter's C++ chatter off the terminal (progress bars), unless it fails."""
+    """Keep the converter's chatter off the terminal and out of notebooks (progress bars), unless it fails."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()  # tells in notebooks which temporary files it writes
+    level = logger.level
+    logger.setLevel(max(level, tf.compat.v1.logging.WARN))
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -452,6 +457,7 @@ def _quiet() -> Iterator[None]:
             os.write(stderr, caught.read())
             raise
         finally:
+            logger.setLevel(level)
             os.dup2(stderr, 2)
             os.close(stderr)
 

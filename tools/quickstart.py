@@ -13,6 +13,7 @@ Examples:
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,9 @@ _MACS = flags.DEFINE_string("macs", "1.5M", "Budget of multiply-accumulates, for
 _AUGMENT = flags.DEFINE_boolean("augment", True, "Move the training images a little at random.")
 _OUTPUT = flags.DEFINE_string("output", str(_ROOT / "build" / "quickstart"), "Folder to write to.")
 _README = flags.DEFINE_string(
-    "readme", None, "A Markdown file whose table of results to renew, between its two markers."
+    "readme",
+    None,
+    "A Markdown file whose table of results to renew, between its two markers; tools/quickstart.png too.",
 )
 
 
@@ -70,6 +73,8 @@ def _run(argv: Sequence[str]) -> None:
         text = results.inserted(path.read_text(), outcome.report)
         with replacing(path) as temporary:
             temporary.write_text(text)
+        with replacing(path.parent / "tools" / "quickstart.png") as temporary:
+            shutil.copyfile(Path(_OUTPUT.value) / "picture.png", temporary)
 
 
 def _limit(text: str) -> str | None:

@@ -18,14 +18,12 @@ from pathlib import Path
 
 IMPORT_S = 0.15
 NOT_STATED = "not stated"
-_SUFFIXES = {".py", ".jinja", ".json"}
 _METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
 
 
 def wanted(source: Path) -> set[str]:
-    """The files that the wheel should hold of the package."""
-    files = (path for path in (source / "tfmcu_prune").rglob("*") if path.is_file())
-    return {str(path.relative_to(source)) for path in files if path.suffix in _SUFFIXES or path.name == "py.typed"}
+    """The files that the wheel should hold of the package: all that are committed."""
+    return {str(path.relative_to(source)) for path in (source / "tfmcu_prune").rglob("*") if path.is_file()}
 
 
 def contents(dist: Path, source: Path) -> list[str]:
