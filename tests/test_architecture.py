@@ -89,7 +89,7 @@ STATED = {
 
 
 def _private_names(path: Path) -> set[str]:
-    """Attributes that start with one underscore, of anything but `self` and `cls`, written out or in a getattr."""
+    """Attributes that start with one underscore, of anything but `self`, `cls` and `os`, written out or in a getattr."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in OWN):
@@ -99,7 +99,7 @@ def _private_names(path: Path) -> set[str]:
     return {name for name in names if re.match("_(?!_)", name)}
 
 
-OWN, ACCESS = {"self", "cls"}, {"getattr", "setattr", "hasattr", "delattr"}
+OWN, ACCESS = {"self", "cls", "os"}, {"getattr", "setattr", "hasattr", "delattr"}
 
 
 @pytest.mark.parametrize("module", _modules())
