@@ -89,7 +89,7 @@ STATED = {
 
 
 def _private_names(path: Path) -> set[str]:
-    """Attributes that start with one underscore, of anything but `self`, `cls` and `os`, written out or in a getattr."""
+    """Attributes with one underscore in front, of anything but `self`, `cls` and `os`, written out or in a getattr."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in OWN):
