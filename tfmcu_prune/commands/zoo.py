@@ -52,8 +52,8 @@ def _list(_: argparse.Namespace) -> None:
         cost = card.footprint
         sizes = f"{cost.arena / 1024:.1f}", f"{cost.flash / 1024:.1f}", f"{cost.macs / 1000:,.1f}"
         rows.append((card.name, card.dataset, card.network, f"{card.accuracy:.2%}", *sizes, card.licence))
-    header = ("name", "data", "network", "accuracy", "arena, KiB", "flash, KiB", "MACs, k", "licence of the data")
-    print(render(header, rows, title="Accuracy: int8 on TensorFlow Lite Micro, test samples"))
+    header = ("name", "data", "network", "accuracy", "arena, KiB", "flash, KiB", "MACs, k", "licence")
+    print(render(header, rows, title="Accuracy: int8 on TensorFlow Lite Micro, test samples; licence: of the data"))
 
 
 def _copy(args: argparse.Namespace) -> None:
