@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.resources import RESOURCES, ResourceModel, evaluate, gradient, over
+from tfmcu_prune.resources import RESOURCES, ResourceModel, evaluate, gradient, over, slope
 from tfmcu_prune.rules import Array
 
 _CHUNK = 0.03  # part of a group that one step of the projection takes away
+_STEPS = 32  # how many of them are taken before the budget is looked at
 
 
 def ramp(budget: Budget, start: Resources, progress: float) -> Budget:
@@ -196,18 +198,55 @@ def _more(model: ResourceModel, sizes: Array) -> Array:
 
 
 def _shrink(model: ResourceModel, budget: Budget, worth: Array) -> Array:
-    sizes, every = model.full(), np.arange(len(model.groups))
-    while excess := over(evaluate(model, sizes), budget):
-        fewer = _allowed(model, sizes - np.maximum(1, (sizes * _CHUNK).astype(np.int64)))
-        taken = sizes - fewer
-        if not taken.any():
+    """Sizes within the budget, from which `_refill` gives back; the budget is looked at every few steps."""
+    ladder, loss = _ladder(model, worth)
+    rungs, every = np.zeros(len(model.groups), np.int64), np.arange(len(model.groups))
+
+    def excess_at(rungs: Array) -> dict[str, float]:
+        return over(evaluate(model, ladder[rungs, every]), budget)
+
+    while excess := excess_at(rungs):
+        way = _way_down(model, {name: getattr(budget, name) for name in excess}, ladder, loss, rungs)
+        if not way:
+            sizes = ladder[rungs, every]
             raise BudgetError(f"The budget {budget} cannot be met; {_describe(evaluate(model, sizes), excess)}.")
-        slopes = gradient(model, sizes)
-        relief = sum(slopes[RESOURCES.index(name)] / getattr(budget, name) for name in excess)
-        loss = worth[every, sizes - 1] - worth[every, fewer - 1]
-        score = np.where(taken > 0, loss / (taken * relief + 1e-12), np.inf)
-        sizes[int(np.argmin(score))] = fewer[int(np.argmin(score))]
-    return sizes
+        rungs = way[-1]
+        if excess_at(rungs).keys() != excess.keys():  # somewhere on the way
+            rungs = next(there for there in way if excess_at(there).keys() != excess.keys())
+    return ladder[rungs, every]
+
+
+def _ladder(model: ResourceModel, worth: Array) -> tuple[Array, Array]:
+    """The sizes that each group steps down through, shape (rungs, groups), and the loss of each step, inf at the end.
+
+    A step takes a part of what is left, so the rungs grow with the logarithm of the sizes.
+    """
+    rungs = [model.full()]
+    while len(rungs) == 1 or (rungs[-1] < rungs[-2]).any():
+        sizes = rungs[-1]
+        fewer = _allowed(model, sizes - np.maximum(1, (sizes * _CHUNK).astype(np.int64)))
+        rungs.append(np.minimum(fewer, sizes))
+    ladder = np.array(rungs)
+    utility = worth[np.arange(len(model.groups)), ladder - 1]
+    return ladder, np.where(ladder[1:] < ladder[:-1], utility[:-1] - utility[1:], np.inf)
+
+
+def _way_down(model: ResourceModel, limits: Mapping[str, int], ladder: Array, loss: Array, rungs: Array) -> list[Array]:
+    """The rungs behind each of the next steps while the budgets in `limits` are the violated ones."""
+    every, way = np.arange(len(rungs)), list[Array]()
+    n, least_loss = np.append(ladder[rungs, every], 1.0), loss[rungs, every]
+    taken = n[:-1] - ladder[rungs + 1, every]
+    for _ in range(_STEPS):
+        relief = sum(slope(model, n, name) / limit for name, limit in limits.items())
+        best = int(np.argmin(least_loss / (taken * relief + 1e-12)))
+        if least_loss[best] == np.inf:
+            break
+        rungs = rungs.copy()
+        rungs[best] += 1
+        size, smaller = ladder[rungs[best] : rungs[best] + 2, best]
+        n[best], taken[best], least_loss[best] = size, size - smaller, loss[rungs[best], best]
+        way.append(rungs)
+    return way
 
 
 def _describe(resources: Resources, excess: dict[str, float]) -> str:

@@ -14,7 +14,7 @@ from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.gates import gates_of
+from tfmcu_prune.gates import gated_in, gates_of
 from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
@@ -26,6 +26,10 @@ from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
 _CORRECTIONS = 8  # tries to bring the converted file within the budget
+_DIVERGED = (
+    "not all the model's weights (or what the salience makes of them) are finite: the training has diverged. Lower the "
+    "learning rate, clip the gradients (clipnorm), or go on from an earlier checkpoint."
+)
 _ZERO_POINT = 16  # bytes of a vector with one zero point in a .tflite: length, int64, alignment
 
 
@@ -37,9 +41,13 @@ class PruneCallback(keras.callbacks.Callback):
     converted file, and training goes on. `arena`, `flash`, `macs` and `channels` of the current mask are put into
     `logs`, and `price_arena` and so on of each budget: what one per cent more of it would be worth (`shadow_prices`).
 
+    The state of the pruning is in the model's weights: a fit that was killed goes on from `BackupAndRestore` or from a
+    saved model with `initial_epoch=` as if nothing had happened, and a frozen mask stays. While weights are NaN or
+    infinite no mask is chosen. The model in training may also be one that holds the gated model among its layers.
+
     Args:
-        begin: Step of this fit at which pruning begins. Default: 10 % of its steps.
-        end: Step at which the mask is frozen. Default: 50 % of its steps.
+        begin: Step at which pruning begins, counted from its first epoch. Default: 10 % of the steps from there on.
+        end: Step at which the mask is frozen. Default: 50 % of them.
         strength: Price of all the channels on their way out together, in units of the loss; 0 is no regularizer.
         salience: `(channels, gates) -> array`: what each channel is worth.
         allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
@@ -47,7 +55,8 @@ class PruneCallback(keras.callbacks.Callback):
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
 
     Raises:
-        ValueError: The model has no gates, or the length of the fit is not known and `end` is not given.
+        ValueError: The model has no gates, the length of the fit is not known and `end` is not given, or the weights
+            are not finite when the training ends and the mask has to be chosen.
         BudgetError: The budget cannot be met.
 
     Source: Liberis & Lane 2021 (arXiv 2110.08350) for the idea; the ramp, the concave allocation and the projection are
@@ -73,30 +82,31 @@ class PruneCallback(keras.callbacks.Callback):
         self.measure = measured if measure is None else measure
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        gated = self.model
+        gated = gated_in(self.model)
         self._channels = channels_of(gated)
-        self._resources = resource_model(self._channels)
+        self._resources = self._left = resource_model(self._channels)
         self._start = evaluate(self._resources, self._resources.full())
         self._budget = gates_of(gated).budget
+        self._began: int | None = None  # its first epoch; until one begins weights may still be restored
+        self._steps = self.params.get("steps") or 0  # of an epoch; 0: not known yet
         self._step = self._epoch_start = self._first = self._next = 0
         self._every = 1
         self._last: int | None = None
         self._frozen = False
-        steps = self.params.get("steps")
-        if self.end is not None or steps is not None:
-            self._plan(self.params["epochs"] * steps if steps is not None else 0)
-        elif self.params["epochs"] <= 1:
+        if self.params.get("steps") is None and self.end is None and self.params["epochs"] <= 1:
             raise ValueError(
                 "PruneCallback cannot work out its schedule: the data does not tell its number of steps. "
                 "Pass steps_per_epoch to fit, or PruneCallback(begin=..., end=...) in steps."
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch_start = self._step
+        if self._began is None:
+            self._take_up(epoch)
+        self._epoch_start = (epoch - (self._began or 0)) * self._steps if self._steps else self._step
 
     def is_due(self, batch: int) -> bool:
         """Whether the mask changes behind a batch, counted within its epoch."""
-        return not self._frozen and self._last is not None and self._epoch_start + batch + 1 >= self._next
+        return not self._frozen and self._last is not None and self._behind(batch) >= self._next
 
     def cost(self, mask: Array) -> Resources:
         """Return the resources under a mask, bool, shape (channels,), in closed form."""
@@ -104,68 +114,118 @@ class PruneCallback(keras.callbacks.Callback):
 
     def cut(self, kept: Array) -> None:
         """Take note that only the channels in `kept`, bool, shape (channels,), are still there to choose from."""
-        self._resources = self._resources.within(kept)
+        self._left = self._resources.within(kept)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         due, last = self.is_due(batch), self._last or 0
-        self._step = self._epoch_start + batch + 1
-        if due and self._step >= last:
-            self._freeze()
-        elif due:
-            self._update()
-            self._next = min(self._step + self._every, last)
+        self._step = self._behind(batch)
+        if not due:
+            return
+        worth = self._worth()
+        self._next = self._after(self._step)
+        if not np.isfinite(worth).all():
+            logging.warning("tfmcu_prune: the mask stays as it is at step %d, since %s", self._step, _DIVERGED)
+        elif self._step >= last:
+            self._freeze(worth)
+        else:
+            self._update(worth)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._last is None:  # the first epoch has told how many steps one has
-            self._plan(self.params["epochs"] * self._step)
+        gated = gated_in(self.model)
+        if not self._steps:  # this epoch has told how many steps one has
+            self._steps = self._step
+            gates_of(gated).clock.assign([epoch, self._steps])
+            self._plan(epoch)
         if logs is not None:
-            mask = get_mask(self.model)
+            mask = get_mask(gated)
             now = self.cost(mask)
             logs.update(arena=now.arena, flash=now.flash, macs=now.macs, channels=int(mask.sum()))
             prices = shadow_prices(self._resources, self._budget, self._resources.sizes(mask))
             logs.update((f"price_{name}", price) for name, price in prices.items())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._began is None:
+            logging.warning("tfmcu_prune: nothing was pruned, since the fit had no epoch to train.")
+            return
         if not self._frozen:  # stopped early, or `end` lies behind the last step
-            self._freeze()
-        settle(self.model)
+            worth = self._worth()
+            if not np.isfinite(worth).all():
+                raise ValueError(f"The model is not pruned to its budget, since {_DIVERGED}")
+            self._freeze(worth)
+        settle(gated_in(self.model))
 
-    def _plan(self, steps: int) -> None:
-        begin = max(self._step, steps // 10) if self.begin is None else self.begin
-        self._last = max(begin, steps // 2) if self.end is None else self.end
+    def _behind(self, batch: int) -> int:
+        """The step behind a batch; of `steps_per_execution` Keras counts those that the epoch no longer has too."""
+        return self._epoch_start + min(batch + 1, self._steps or batch + 1)
+
+    def _take_up(self, epoch: int) -> None:
+        """Begin, or go on where the model's weights say that a pruning in an earlier fit has come to."""
+        layer = gates_of(gated_in(self.model))
+        began, steps = map(int, keras.ops.convert_to_numpy(layer.clock))
+        goes_on = steps > 0 and epoch > began
+        self._began = began if goes_on else epoch
+        self._steps = self._steps or (steps if goes_on else 0)
+        self._step = (epoch - self._began) * self._steps
+        layer.clock.assign([self._began, self._steps])
+        if self.end is not None or self._steps:
+            self._plan(self._began)
+        self._frozen = bool(keras.ops.convert_to_numpy(layer.frozen))
+        if self._frozen:
+            layer.final = get_mask(gated_in(self.model))
+
+    def _plan(self, began: int) -> None:
+        """Lay the steps of the updates down; of data that does not tell its length the first epoch only counts."""
+        told = self.params.get("steps") is not None
+        total = (self.params["epochs"] - began) * self._steps if told or self.end is None else 0
+        earliest = 0 if told or self.end is not None else self._steps
+        begin = max(earliest, total // 10) if self.begin is None else self.begin
+        self._last = max(begin, total // 2) if self.end is None else self.end
         if begin > self._last:
             raise ValueError(f"Expected begin <= end, in steps of the fit. Received: begin={begin}, end={self._last}")
-        self._first, self._next = begin, max(begin, 1)
-        self._every = max(1, (self._last - begin) // _UPDATES)
+        self._first, self._every = begin, max(1, (self._last - begin) // _UPDATES)
+        self._next = self._after(self._step)
 
-    def _update(self) -> None:
+    def _after(self, step: int) -> int:
+        """The step of the next update behind a step: only a plan, so that a fit that goes on finds the same ones."""
+        first, last = max(self._first, 1), self._last or 0
+        if step < first:
+            return first
+        later = first + ((step - first) // self._every + 1) * self._every
+        return min(later, last) if step < last else step + self._every
+
+    def _update(self, worth: Array) -> None:
         """Project the mask onto the budget of this moment, and price the channels that are to go next."""
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
-        worth = self._worth()
         mask = self._choose(worth, ramp(self._budget, self._start, progress))
         final = self._choose(worth, self._budget)
-        layer = gates_of(self.model)
+        layer = gates_of(gated_in(self.model))
         layer.mask.assign(mask.astype("float32"))
         layer.price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
 
     def _worth(self) -> Array:
-        layer = gates_of(self.model)
-        return self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset))
+        layer = gates_of(gated_in(self.model))
+        worth = np.asarray(self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset)))
+        if worth.shape != (layer.count,):
+            raise ValueError(
+                f"Expected a salience that returns shape {(layer.count,)}, a number a channel. "
+                f"Received: {self.salience!r} with shape {worth.shape}"
+            )
+        return worth
 
     def _choose(self, worth: Array, budget: Budget) -> Array:
-        return choose(self._resources, worth, self.allocation(self._resources, budget, worth))
+        return choose(self._left, worth, self.allocation(self._left, budget, worth))
 
-    def _freeze(self) -> None:
+    def _freeze(self, worth: Array) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""
-        layer, worth = gates_of(self.model), self._worth()
-        budget = self._budget
+        gated = gated_in(self.model)
+        layer, budget = gates_of(gated), self._budget
         for attempt in range(_CORRECTIONS):
             mask = self._choose(worth, budget)
             layer.mask.assign(mask.astype("float32"))
             layer.final = None
-            real = self.measure(self.model)
+            real = self.measure(gated)
             form = self.cost(mask)
-            if not over(real, self._budget) and (attempt or not self._budget.limits()):
+            if not over(real, self._budget) and (attempt or mask.all() or not self._budget.limits()):
                 break
             budget = _corrected(self._budget, form, real)
         else:
@@ -173,8 +233,20 @@ class PruneCallback(keras.callbacks.Callback):
                 f"The converted model does not come within {self._budget}: it takes {real} where {form} was expected."
             )
         layer.price.assign(np.zeros(layer.count))
+        layer.frozen.assign(1)
+        self._say_ties(mask, worth)
         layer.final, self._frozen = mask, True
         logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)
+
+    def _say_ties(self, mask: Array, worth: Array) -> None:
+        parts = [group for group in self._left.groups if not mask[group.channels].all()]
+        tied = [group.name for group in parts if np.ptp(worth[group.channels]) == 0]
+        if tied:
+            logging.warning(
+                "tfmcu_prune: all channels of %s have the same salience, so the first ones of each group are kept. "
+                "Is this part of the network dead or not trained yet?",
+                ", ".join(map(repr, tied)),
+            )
 
 
 def measured(gated: keras.Model) -> Resources:

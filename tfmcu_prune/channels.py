@@ -332,16 +332,20 @@ def _groups(
     signature = np.zeros(count + 1, np.uint64)
     touched: list[tuple[str, Array]] = []
     for name, labels in _places(graph, flows, tensors):
-        times = np.bincount(_row(labels), minlength=count + 1).astype(np.uint64)
-        signature += times * rng.integers(1, 2**63, dtype=np.uint64)
-        touched.append((name, times > 0))
+        there, times = np.unique(_row(labels), return_counts=True)
+        signature[there] += times.astype(np.uint64) * rng.integers(1, 2**63, dtype=np.uint64)
+        touched.append((name, there[there < count]))
     _, first, inverse = np.unique(signature[:count], return_index=True, return_inverse=True)
+    names: list[dict[str, None]] = [{} for _ in first]
+    for name, there in touched:
+        for index in np.unique(inverse[there]).tolist() if name else ():
+            names[index][name] = None
+    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
     groups = []
-    for index in np.argsort(first):
-        channels = np.flatnonzero(inverse == index)
-        names = dict.fromkeys(name for name, there in touched if name and there[channels[0]])
-        size = len(channels)
-        groups.append(Group(next(iter(names)), tuple(names), channels, size, limits.minimum(size), limits.multiple_of))
+    for index in np.argsort(first).tolist():
+        size = len(members[index])
+        smallest, layers = limits.minimum(size), tuple(names[index])
+        groups.append(Group(layers[0], layers, members[index], size, smallest, limits.multiple_of))
     return tuple(groups)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tfmcu_prune.errors import BudgetError
+from tfmcu_prune.tables import printable
 
 DOES_NOT_FIT, BAD_INPUT = 1, 2
 
@@ -26,13 +27,13 @@ def guarded(run: Callable[[_Args], int | None], args: _Args) -> int:
         return 0
     except BudgetError as error:
         return _fail(error, DOES_NOT_FIT)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         return _fail(error, BAD_INPUT)
 
 
 def _fail(error: Exception, code: int) -> int:
     sys.stdout.flush()
-    print(f"tfmcu-prune: error: {error}", file=sys.stderr)
+    print(f"tfmcu-prune: error: {printable(str(error))}", file=sys.stderr)
     return code
 
 

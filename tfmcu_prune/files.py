@@ -1,10 +1,14 @@
-"""Files of the command line and the tools: read with clear errors, written whole or not at all."""
+"""Files of the command line and the tools: read with clear errors, written whole or not at all.
+
+What is read is untrusted: no code in a file runs, and no file may unpack to more than `MAX_BYTES`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MAX_BYTES = 4 * 2**30  # that a file may hold once it is unpacked
 _HDF5, _NPY = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
 
 
@@ -20,7 +25,8 @@ def load_model(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a .keras or .h5 file, or one that Keras cannot rebuild.
+        ValueError: Not a .keras or .h5 file, one that Keras cannot rebuild without running code that is in it, or one
+            that unpacks to more than `MAX_BYTES`.
     """
     from tfmcu_prune.surgery import strip
 
@@ -35,8 +41,8 @@ def load_unstripped(path: Path) -> Any:
     import keras
 
     try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, AttributeError, LookupError, OSError, MemoryError, RecursionError) as error:
         raise ValueError(f"Keras cannot load the model {path}: {error}") from error
 
 
@@ -52,13 +58,14 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Another kind of file, or one of Python objects.
+        ValueError: Another kind of file, one of Python objects, or one of more than `MAX_BYTES`.
     """
     if not _starts_with(path, _NPY):
         return read_npz(path)
+    _require_size(path, path.stat().st_size)
     try:
         return {"": np.load(path, allow_pickle=False)}
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise ValueError(f"NumPy cannot read a plain array from {path}: {error}") from error
 
 
@@ -89,14 +96,18 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a .npz file, or one of Python objects.
+        ValueError: Not a .npz file, one of Python objects, or one that unpacks to more than `MAX_BYTES`.
     """
     _require_zip(path, "a .npz file, as numpy.savez writes it")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, zipfile.BadZipFile) as error:
+            arrays = dict(file)
+    except (ValueError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"NumPy cannot read plain arrays from {path}: {error}") from error
+    others = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+    if others:
+        raise ValueError(f"Expected arrays only, as numpy.savez writes them. Received: {path} with {others!r}")
+    return arrays
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:
@@ -112,6 +123,19 @@ def _require_zip(path: Path, what: str) -> None:
     if path.is_dir() or not zipfile.is_zipfile(path):
         raise ValueError(
             f"Expected {what}. Received: {path}, which is {'a folder' if path.is_dir() else 'another kind'}."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _require_size(path, sum(entry.file_size for entry in archive.infolist()))
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"Expected {what}. Received: {path}, a damaged archive: {error}") from error
+
+
+def _require_size(path: Path, size: int) -> None:
+    """Refuse a file that unpacks to more than `MAX_BYTES`; zipfile never unpacks more than an entry claims."""
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"Expected a file that unpacks to at most {MAX_BYTES:,} bytes. Received: {path}, which claims {size:,}."
         )
 
 

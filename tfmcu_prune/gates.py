@@ -26,7 +26,8 @@ class ChannelGates(keras.layers.Layer):
     """Holds the state of the pruning of a whole model: one gate a prunable channel.
 
     The output, float32 of shape (count,), is `mask * (1 + offset)`: the hard mask times what the optimizer learns.
-    While it trains it adds the resource-aware regularizer `sum_c price_c |gate_c|` to the loss.
+    While it trains it adds the resource-aware regularizer `sum_c price_c |gate_c|` to the loss. `clock` holds the epoch
+    in which the pruning began and the steps of an epoch (0: it has not begun), `frozen` whether the mask is final.
 
     Args:
         count: Number of prunable channels.
@@ -48,6 +49,8 @@ class ChannelGates(keras.layers.Layer):
         shape = (self.count,)
         self.mask = self.add_weight(shape=shape, initializer="ones", trainable=False, name="mask")
         self.price = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="price")
+        self.clock = self.add_weight(shape=(2,), dtype="int32", initializer="zeros", trainable=False, name="clock")
+        self.frozen = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="frozen")
         self.offset = self.add_weight(shape=shape, initializer="zeros", name="offset")
 
     def call(self, inputs: Any) -> Any:
@@ -133,6 +136,12 @@ def gates_of(model: keras.Model) -> ChannelGates:
             f"Expected a model that tfmcu_prune.prunable(model, budget) returned. Received: {model!r}, without gates."
         )
     return found[0]
+
+
+def gated_in(model: keras.Model) -> keras.Model:
+    """Return a gated model, or the one that a model in training (a distillation, say) holds among its layers."""
+    inner = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, keras.Model)]
+    return next((one for one in (model, *inner) if any(isinstance(i, ChannelGates) for i in one.layers)), model)
 
 
 def runs_of(labels: Array | None, count: int) -> list[list[int]]:

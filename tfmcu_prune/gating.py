@@ -42,7 +42,8 @@ def prunable(
     Raises:
         UnsupportedLayer: A layer whose channels this package has no rule for.
         BudgetError: A budget below what is left with every group of channels at its smallest.
-        ValueError: Not such a model, or a layer in `fixed` that it does not have.
+        ValueError: Not such a model, one with a `train_step` of its own or without a channel that can go, or a layer in
+            `fixed` that it does not have.
 
     Example:
         >>> import keras
@@ -58,9 +59,27 @@ def prunable(
     graph = graphs.read(model)
     if any(isinstance(call.layer, ChannelGates) for call in graph.calls):
         raise ValueError(f"The model {model.name!r} already has gates; pass it to fit, or strip it first.")
+    if own := own_steps(model):
+        name = type(model).__name__
+        raise ValueError(
+            f"The model {model.name!r} is a {name} with its own {', '.join(own)}, which a model with gates would lack. "
+            f"Put the gates in first: gated = prunable(keras.Model(model.input, model.output), budget), then train "
+            f"{name}(gated.input, gated.output), or a model that holds `gated` among its layers."
+        )
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
     require_feasible(resource_model(channels), budget)
+    if not channels.count:
+        raise ValueError(
+            f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
+            "says why), and it is within its budget: train it as it is."
+        )
     return gate(channels, budget)
+
+
+def own_steps(model: keras.Model) -> list[str]:
+    """Return which methods of training the class of a model has of its own."""
+    steps = ("train_step", "test_step", "compute_loss", "compute_metrics")
+    return [name for name in steps if getattr(type(model), name) is not getattr(keras.Model, name)]
 
 
 def gate(channels: Channels, budget: Budget) -> keras.Model:
@@ -160,6 +179,7 @@ def set_mask(gated: keras.Model, mask: Any) -> None:
                 f"at least {group.minimum} must stay."
             )
     layer.mask.assign(mask.astype("float32"))
+    layer.frozen.assign(0)
     layer.final = None
 
 
@@ -173,4 +193,5 @@ def settle(gated: keras.Model) -> None:
             "Use EarlyStopping(start_from_epoch=...) with an epoch after the freeze."
         )
         layer.mask.assign(layer.final.astype("float32"))
+        layer.frozen.assign(1)
         layer.price.assign(np.zeros(layer.count))

@@ -99,9 +99,32 @@ class ResourceModel:
     persistent: int
     names: int
 
+    @functools.cached_property
+    def moments(self) -> Array:
+        """Bytes alive while each operator runs as forms, not rounded: activations and scratch."""
+        return self.live @ self.activations + self.scratch
+
+    @functools.cached_property
+    def curvature(self) -> tuple[Array, Array]:
+        """The second derivatives of flash and MACs, which are quadratic, by the sizes."""
+        flash, macs = self.left.T @ self.right, self.elements.T @ self.reads
+        return flash + flash.T, macs + macs.T
+
+    @functools.cached_property
+    def linear(self) -> tuple[Array, Array]:
+        """What is linear in arena and flash beside the activations and kernels: biases and scales a channel."""
+        flash = 4 * self.right[self.scaled].sum(axis=0) + 8 * self.outputs[self.biased].sum(axis=0)
+        return 8 * self.outputs.sum(axis=0), flash + 4 * self.outputs[self.zeros].sum(axis=0)
+
+    @functools.cached_property
+    def bounds(self) -> Array:
+        """The smallest and the full sizes, int64, shape (2, groups)."""
+        pairs = [(group.minimum, group.size) for group in self.groups]
+        return np.array(pairs, np.int64).reshape(len(pairs), 2).T
+
     def full(self) -> Array:
         """Return the sizes of an unpruned model, int64, shape (groups,)."""
-        return np.array([group.size for group in self.groups], np.int64)
+        return self.bounds[1].copy()
 
     @property
     def multiple(self) -> int:
@@ -110,7 +133,7 @@ class ResourceModel:
 
     def least(self) -> Array:
         """Return the smallest sizes, int64, shape (groups,)."""
-        return np.array([group.minimum for group in self.groups], np.int64)
+        return self.bounds[0].copy()
 
     def within(self, kept: Array) -> ResourceModel:
         """Return the model as it is where only the channels in `kept`, bool, shape (channels,), are left to choose."""
@@ -365,7 +388,7 @@ def flash_terms(model: ResourceModel, sizes: Array) -> tuple[float, ...]:
     channels, columns = np.round(model.outputs @ n), np.round(model.right @ n)
     contents = _align((model.left @ n) * columns).sum() + 4 * columns[model.scaled].sum()
     contents += (_align(4 * channels) + 4 * channels)[model.biased].sum() + 4 * channels[model.zeros].sum()
-    contents += 8 * np.unique(channels).sum() + 4 * np.unique(channels[model.zeros]).sum()
+    contents += 8 * sum(set(channels.tolist())) + 4 * sum(set(channels[model.zeros].tolist()))
     return (float(contents) + model.names, *_counts_at(model, n))
 
 
@@ -375,21 +398,27 @@ def _flash(model: ResourceModel, sizes: Array) -> float:
 
 
 def gradient(model: ResourceModel, sizes: Array) -> Array:
-    """Return d(arena, flash, macs) / d(sizes), shape (3, groups).
+    """Return d(arena, flash, macs) / d(sizes), shape (3, groups); see `slope`."""
+    n = np.append(np.asarray(sizes, float), 1.0)
+    return np.stack([slope(model, n, name) for name in RESOURCES])
+
+
+def slope(model: ResourceModel, n: Array, name: str) -> Array:
+    """Return d(resource) / dn, shape (groups,), at the sizes n with a constant 1 behind, float64, shape (groups + 1,).
 
     The arena's maximum is smoothed, max + kappa log sum exp((S - max) / kappa) with kappa 5 % of it, so that every
     operator near the peak has its share; MACs and flash are exact.
     """
-    n = np.append(np.asarray(sizes, float), 1.0)
-    live = model.live @ (model.activations @ n) + (model.scratch @ n)
-    weight = np.exp((live - live.max()) / (_SMOOTHNESS * max(live.max(), 1.0)))
-    weight /= weight.sum()
-    arena = weight @ (model.live @ model.activations + model.scratch) + 8 * model.outputs.sum(axis=0)
-    flash = (model.left @ n) @ model.right + (model.right @ n) @ model.left
-    flash += 4 * model.right[model.scaled].sum(axis=0) + 8 * model.outputs[model.biased].sum(axis=0)
-    flash += 4 * model.outputs[model.zeros].sum(axis=0)
-    macs = (model.elements @ n) @ model.reads + (model.reads @ n) @ model.elements
-    return np.stack([arena, flash, macs])[:, :-1]
+    if name == "arena":
+        live = model.moments @ n
+        peak = live.max()
+        weight = np.exp((live - peak) / (_SMOOTHNESS * max(peak, 1.0)))
+        whole = (weight / weight.sum()) @ model.moments + model.linear[0]
+    elif name == "flash":
+        whole = model.curvature[0] @ n + model.linear[1]
+    else:
+        whole = model.curvature[1] @ n
+    return whole[:-1]
 
 
 def over(resources: Resources, budget: Budget) -> dict[str, float]:

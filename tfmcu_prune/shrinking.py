@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import statistics
@@ -18,7 +19,7 @@ from tfmcu_prune import graph as graphs
 from tfmcu_prune.callback import PruneCallback
 from tfmcu_prune.channels import analyze_graph
 from tfmcu_prune.gates import gates_of
-from tfmcu_prune.gating import channels_of, gate, get_mask
+from tfmcu_prune.gating import channels_of, gate, get_mask, own_steps
 from tfmcu_prune.rules import Array, weight_of
 from tfmcu_prune.surgery import rebuilt
 
@@ -30,9 +31,9 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
 
     At the end of an epoch, where it pays, the channels that the mask has removed are cut out of a twin of the model,
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
-    are written back, so that callbacks, checkpoints and `strip` see one model in one training. A removed channel does
-    not come back after a cut. A cut starts an endless dataset anew, and loses what Keras has fetched ahead of a
-    generator.
+    are written back, so that callbacks, checkpoints and `strip` see one model in one training. A channel that is out at
+    the end of an epoch does not come back. A cut starts an endless dataset anew, and loses what Keras has fetched ahead
+    of a generator.
 
     Args:
         gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with
@@ -44,7 +45,7 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
         The `History` of all epochs.
 
     Raises:
-        ValueError: Not a compiled gated model, or more than one PruneCallback.
+        ValueError: Not a compiled gated model, one with its own `train_step`, or more than one PruneCallback.
 
     Example:
         >>> import keras
@@ -61,6 +62,11 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     gates_of(gated)
     if not getattr(gated, "compiled", False):
         raise ValueError("Expected a compiled model: call gated.compile(optimizer, loss) first.")
+    if own := own_steps(gated):
+        raise ValueError(
+            f"The model {gated.name!r} has its own {', '.join(own)}, which the smaller model that trains in its place "
+            "would lack. Use gated.fit(...), which does not cut."
+        )
     bound = inspect.signature(gated.fit).bind(*args, **kwargs)
     bound.apply_defaults()
     options = dict(bound.arguments)
@@ -69,9 +75,10 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     try:
         while True:
             worker.fit(**{**options, "callbacks": [relay], "initial_epoch": epoch})
-            if not relay.cutting:
+            if relay.twin is None or not relay.cutting:
                 return relay.history
-            worker, epoch = relay.cut(), relay.epoch + 1
+            worker, epoch = relay.twin.model, relay.epoch + 1
+            relay.go_on()
     except BaseException:
         relay.pull()  # nothing that has been learned is lost
         raise
@@ -114,16 +121,15 @@ def _twin(gated: keras.Model) -> _Twin:
     small = rebuilt(channels, kept, np.ones(channels.count))
     layer = gates_of(gated)
     model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget)
-    model.compile_from_config(gated.get_compile_config())
+    model.compile_from_config(gated.get_compile_config())  # builds the optimizer; a second time doubles a loss scale
     _exclude_alike(gated.optimizer, model.optimizer)
-    model.optimizer.build(model.trainable_variables)
     keep, index = np.append(kept, True), dict[int, Any]()
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
         for name, axes in flow.weights.items():
             weight = weight_of(call.layer, name)
             labels = zip(axes, weight.shape, strict=True)
             index[id(weight)] = np.ix_(*(np.arange(n) if a is None else np.flatnonzero(keep[a]) for a, n in labels))
-    for weight in layer.weights:
+    for weight in (layer.mask, layer.price, layer.offset):
         index[id(weight)] = np.flatnonzero(kept)
     pairs = list(zip(_variables(gated), _variables(model), strict=True))
     places = [(full, twin, index.get(id(full))) for full, twin in pairs]
@@ -164,6 +170,16 @@ def _slots(gated: keras.Model, small: keras.Model, index: dict[int, Any]) -> Ite
         yield full, twin, index[id(owners[max(names, key=len)])]
 
 
+def _devices_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """Where new variables are on the devices that a model trains on; other backends have one place for all."""
+    return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
+
+
+def _in_cluster(model: keras.Model) -> bool:
+    """Whether other processes train the same model, whose clocks would have to agree on the epoch of a cut."""
+    return keras.backend.backend() == "tensorflow" and model.distribute_strategy.cluster_resolver is not None
+
+
 class _NotSliceable(ValueError):
     """An optimizer that cannot be cut with the weights."""
 
@@ -184,7 +200,9 @@ class _Relay(keras.callbacks.Callback):
         self.callbacks = [self.pruning, *others, self.history]  # the first one's figures are in the logs of the others
         self.gated, self.epochs, self.epoch = gated, epochs, 0
         self.twin: _Twin | None = None
-        self.cutting, self.can_cut, self.begun = False, True, False
+        self.cutting, self.can_cut, self.begun = False, not _in_cluster(gated), False
+        if not self.can_cut:
+            logging.warning("tfmcu_prune: the model is not cut while it trains, since several processes train it.")
 
     def pull(self) -> None:
         if self.twin is not None:
@@ -195,18 +213,21 @@ class _Relay(keras.callbacks.Callback):
         if self.twin is not None:
             self.twin.push()
 
-    def cut(self) -> keras.Model:
-        """Put a smaller twin in the place of the model that has trained so far."""
-        self.cutting = self.gated.stop_training = False
+    def cut(self) -> bool:
+        """Make a smaller twin, if the optimizer allows it."""
         try:
-            self.twin = _twin(self.gated)
+            with _devices_of(self.gated):
+                self.twin = _twin(self.gated)
         except _NotSliceable as error:
             self.can_cut = False
             logging.warning("tfmcu_prune: the model is not cut while it trains, since %s", error)
-            return self.gated if self.twin is None else self.twin.model
-        self.pruning.cut(self.twin.kept)
+        return self.can_cut
+
+    def go_on(self) -> None:
+        """Let the twin take the place of the model that has trained so far."""
+        self.cutting = self.gated.stop_training = False
+        self.pull()  # at the end of its fit Keras has put averages (use_ema) into the gated model
         gc.collect()  # the functions of the model before
-        return self.twin.model
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._began, self._times = time.perf_counter(), list[float]()
@@ -228,14 +249,16 @@ class _Relay(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
         self._tell("on_epoch_begin", epoch, logs)
+        self.pruning.cut(get_mask(self.gated))  # cut or not, so that the time does not decide what is kept
         self.push()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.pull()
         self._tell("on_epoch_end", epoch, logs)
         self.push()
-        self.cutting = not self.gated.stop_training and self.can_cut and self._pays(self.epochs - epoch - 1)
-        self.model.stop_training = self.gated.stop_training or self.cutting
+        stopped = self.gated.stop_training
+        self.cutting = not stopped and self.can_cut and self._pays(self.epochs - epoch - 1) and self.cut()
+        self.model.stop_training = stopped or self.cutting
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._tell("on_train_batch_begin", batch, logs)

@@ -26,6 +26,7 @@ def render(header: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     import rich.box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=rich.box.ASCII, title=title, title_justify="left")
     rows = list(rows)
@@ -34,14 +35,24 @@ def render(header: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if numeric and numeric[i] else "left", overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names from files are no markup
     console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
 
+def printable(text: str) -> str:
+    r"""Return a text without what steers a terminal; line breaks stay.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a?[2Jb'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
+        return printable(str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"

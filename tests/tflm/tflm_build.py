@@ -15,7 +15,7 @@ INT8, FLOAT = 9, 0
 
 @dataclass
 class Tensor:
-    """A tensor; `data` makes it a constant, `scales` > 0 gives it quantization parameters."""
+    """A tensor; `data` makes it a constant, `scales` > 0 gives it quantization parameters, each `scale`."""
 
     shape: Sequence[int]
     type: int = INT8
@@ -23,11 +23,13 @@ class Tensor:
     scales: int = 1
     buffer: int | None = None
     variable: bool = False
+    name: str = ""
+    scale: float = 0.5
 
 
 @dataclass
 class Graph:
-    """A subgraph and its operators (name, inputs, outputs)."""
+    """A subgraph and its operators (name, inputs, outputs); "CUSTOM:name" is a custom one."""
 
     tensors: list[Tensor]
     operators: list[tuple[str, Sequence[int], Sequence[int]]]
@@ -68,19 +70,26 @@ def _tensor(builder: flatbuffers.Builder, tensor: Tensor, buffer: int) -> int:
     fields: dict[int, tuple[str, object]] = {1: ("Int8", tensor.type), 2: ("Uint32", buffer)}
     fields[0] = ("offset", _vector(builder, tensor.shape))
     if tensor.scales:
-        scale = _vector(builder, [0.5] * tensor.scales, "Float32")
+        scale = _vector(builder, [tensor.scale] * tensor.scales, "Float32")
         zero = _vector(builder, [0] * tensor.scales, "Int64", 8)
         fields[4] = ("offset", _table(builder, {2: ("offset", scale), 3: ("offset", zero)}))
+    if tensor.name:
+        fields[3] = ("offset", builder.CreateString(tensor.name))
     if tensor.variable:
         fields[5] = ("Bool", True)
     return _table(builder, fields)
+
+
+def _code(builder: flatbuffers.Builder, name: str, custom: str = "") -> int:
+    text: dict[int, tuple[str, object]] = {1: ("offset", builder.CreateString(custom))} if custom else {}
+    return _table(builder, {0: ("Int8", min(CODES[name], 127)), **text, 3: ("Int32", CODES[name])})
 
 
 def build(graph: Graph) -> bytes:
     """Return the .tflite file of a graph."""
     builder = flatbuffers.Builder(1024)
     names = list(dict.fromkeys(name for name, _, _ in graph.operators))
-    codes = [_table(builder, {0: ("Int8", min(CODES[name], 127)), 3: ("Int32", CODES[name])}) for name in names]
+    codes = [_code(builder, *name.split(":", 1)) for name in names]
     buffers, tensors = [_buffer(builder, b"")], []
     for tensor in graph.tensors:
         number = tensor.buffer

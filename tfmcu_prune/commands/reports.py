@@ -72,7 +72,7 @@ def _history(path: Path) -> dict[str, list[float]]:
     try:
         value = _columns(path) if path.suffix.lower() == ".csv" else json.loads(path.read_text())
         return {str(name): [float(number) for number in series] for name, series in value.items()}
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
         raise ValueError(
             "Expected the history of a training: JSON of a list of numbers for each name, or CSV. "
             f"Received: {path}: {error}"

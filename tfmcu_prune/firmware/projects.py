@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,12 @@ from ..tflm.footprint import footprint
 from ..tflm.runtime import Record, record
 from ..tflm.schema import Tensor, read_model
 from .names import identifier
-from .sources import TFLM_VERSION, arena_header, array_sources, card, resolver_header
+from .sources import TFLM_VERSION, arena_header, array_sources, card, finite_scale, resolver_header
 from .templates import rendered
 
 _TYPES = {"int8": "std::int8_t", "uint8": "std::uint8_t", "int16": "std::int16_t", "int32": "std::int32_t"}
 _VALUES_A_LINE = 20
+_MOST_VALUES = 2**22  # of an input or output, since they are recorded as text; more than any microcontroller holds
 _SOURCES = ("inference", "recorded", "self_test")
 
 
@@ -125,10 +125,10 @@ def _facts(tensor: Tensor) -> dict[str, Any]:
             f"Expected inputs and outputs of {', '.join(_TYPES)}. Received: {tensor.type}. Convert the model to int8, "
             "for example with `tfmcu-prune convert`."
         )
-    scale = float(np.float32(tensor.scale))
-    if not math.isfinite(scale):
-        raise InvalidModel(f"Expected scales that are finite numbers. Received: {scale}")
-    return {"type": _TYPES[tensor.type], "length": tensor.size, "scale": repr(scale), "zero": int(tensor.zero_point)}
+    if tensor.size > _MOST_VALUES:
+        raise InvalidModel(f"Expected inputs and outputs of at most {_MOST_VALUES:,} values. Received: {tensor.size:,}")
+    scale = repr(float(np.float32(finite_scale(tensor))))
+    return {"type": _TYPES[tensor.type], "length": tensor.size, "scale": scale, "zero": int(tensor.zero_point)}
 
 
 def _recorded(data: bytes, inputs: Sequence[Tensor], samples: Sequence[np.ndarray] | None) -> dict[str, list[str]]:

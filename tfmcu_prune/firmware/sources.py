@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import InvalidModel
 from ..tflm.footprint import Footprint, footprint
 from ..tflm.schema import Tensor, read_model
 from .names import identifier, registrations
@@ -106,6 +108,17 @@ def _described(tensor: Tensor) -> dict[str, Any]:
         "name": tensor.name,
         "shape": list(tensor.shape),
         "type": tensor.type,
-        "scale": tensor.scale if tensor.quantized else None,
+        "scale": finite_scale(tensor) if tensor.quantized else None,
         "zero_point": tensor.zero_point if tensor.quantized else None,
     }
+
+
+def finite_scale(tensor: Tensor) -> float:
+    """Return the scale of a tensor, which neither C++ nor JSON could write if it were no finite number.
+
+    Raises:
+        InvalidModel: It is not.
+    """
+    if not math.isfinite(tensor.scale):
+        raise InvalidModel(f"Expected scales that are finite numbers. Received: {tensor.scale}")
+    return tensor.scale

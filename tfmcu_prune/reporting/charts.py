@@ -45,7 +45,12 @@ def lines(
         series: Name and values of each line, as many for each.
         show: How a value is written.
         limit: Where to draw a dashed line.
+
+    Raises:
+        ValueError: A series without values, or with one that is no finite number.
     """
+    if not all(len(line) and all(map(math.isfinite, line)) for _, line in series):
+        raise ValueError(f"Expected finite numbers, one or more a line, to draw {title!r}. Received: {series!r}")
     values = [value for _, line in series for value in line] + ([] if limit is None else [limit])
     ticks = _ticks(min(values), max(values))
     count = max(len(line) for _, line in series)

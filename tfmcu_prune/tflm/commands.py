@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..boards import BOARDS, Board, free
+from ..tables import printable
 from . import targets
 from .latency import LATENCY_SOURCE, latency
 
@@ -109,7 +110,7 @@ def parse_size(text: str) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"tfmcu-prune: {error}", file=sys.stderr)
+    print(f"tfmcu-prune: {printable(str(error))}", file=sys.stderr)
     return code
 
 

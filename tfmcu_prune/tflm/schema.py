@@ -151,7 +151,8 @@ def _operator_name(code: Table) -> str:
     if number not in BUILTIN_NAMES:
         raise InvalidModel(f"{code.where} must name an operator of the TFLite schema. Received: number {number}")
     name = BUILTIN_NAMES[number]
-    return f"{_CUSTOM}:{code.string(1, 'custom_code')}" if name == _CUSTOM else name
+    # In ASCII with escapes, because it is printed, and a file must not steer a terminal.
+    return f"{_CUSTOM}:{ascii(code.string(1, 'custom_code'))[1:-1]}" if name == _CUSTOM else name
 
 
 def _subgraph(graph: Table, names: list[str], buffers: list[int]) -> Subgraph:

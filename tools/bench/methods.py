@@ -101,6 +101,7 @@ def scratch(job: Job) -> keras.Model:
     callback.set_model(gated)
     callback.set_params({"epochs": 1, "steps": 1})
     callback.on_train_begin()
+    callback.on_epoch_begin(0)
     callback.on_train_end()
     thin = networks.resized(model, networks.sizes_of(model, tfmcu_prune.get_mask(gated)))
     return job.train(thin, epochs=job.before + job.epochs)
