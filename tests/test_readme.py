@@ -41,6 +41,7 @@ def _names():
             keras.Input((8, 8, 1)),
             layers.Conv2D(8, 3, activation="relu", name="stem"),
             backbone,
+            layers.Conv2D(8, 1, activation="relu"),
             layers.Flatten(),
             layers.Dense(3, activation="softmax"),
         ]
