@@ -2,7 +2,7 @@
 
     python distributed.py FILE KIND
 
-KIND is one, mirrored, parallel or worker; FILE takes masks, losses and weights of `gated.fit` and of `tfmcu_prune.fit`.
+KIND is one, mirrored or parallel; FILE takes masks, losses and weights of `gated.fit` and of `tfmcu_prune.fit`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ from tfmcu_prune.resources import over
 
 
 @functools.cache
-def _strategy(kind: str) -> Any:
-    if kind == "worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+def _mirrored() -> Any:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def scope_of(kind: str) -> Any:
-    """Where a model must be made so that it trains on two devices, or in two processes."""
+    """Where a model must be made so that it trains on two devices."""
     if kind == "parallel":
         keras.utils.set_random_seed(0)
         devices = keras.distribution.list_devices()
@@ -44,8 +42,8 @@ def scope_of(kind: str) -> Any:
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
     if kind in ("one", "parallel"):
         return contextlib.nullcontext()
-    assert _strategy(kind).num_replicas_in_sync == 2
-    return _strategy(kind).scope()
+    assert _mirrored().num_replicas_in_sync == 2
+    return _mirrored().scope()
 
 
 def _replicas(value: Any) -> list[np.ndarray]:
@@ -64,7 +62,7 @@ def train(kind: str, run: Any) -> list[np.ndarray]:
     callback = tfmcu_prune.PruneCallback(measure=measure)
     history = tiny.fit(gated, run=run, callbacks=[callback])
     masks = _replicas(gated.get_layer("channel_gates").mask)
-    assert len(masks) == (2 if kind in ("mirrored", "parallel") else 1), masks
+    assert len(masks) == (1 if kind == "one" else 2), masks
     assert all(np.array_equal(masks[0], mask) for mask in masks), masks
     small, x = tfmcu_prune.strip(gated), tiny.data()[0]
     np.testing.assert_allclose(outputs_of(small, x), outputs_of(gated, x), rtol=1e-4, atol=1e-5)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,12 +53,3 @@ def test_parallel_devices_under_jax(tmp_path: Path) -> None:
         pytest.skip("jax is not installed (pip install jax)")
     backend = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     _check_same(tmp_path, ("one", backend), ("parallel", {**backend, **TWO}))
-
-
-@pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
-    """MultiWorkerMirroredStrategy on the loopback."""
-    with socket.create_server(("localhost", 0)) as a, socket.create_server(("localhost", 0)) as b:
-        workers = [f"localhost:{server.getsockname()[1]}" for server in (a, b)]
-    cluster = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}} for index in (0, 1)]
-    _check_same(tmp_path, ("one", {}), *(("worker", {"TF_CONFIG": json.dumps(part)}) for part in cluster))

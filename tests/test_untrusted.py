@@ -193,6 +193,15 @@ def test_a_series_that_cannot_be_drawn(line):
         lines("Accuracy", [("accuracy", line)], str)
 
 
+def test_a_name_of_a_layer_does_not_steer_the_terminal(tmp_path, capsys):
+    layer = keras.layers.Dense(3, name="[red]\x1b[2J\u202e")
+    keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2)]).save(tmp_path / "model.keras")
+    assert cli.main(["inspect", str(tmp_path / "model.keras")]) == 0
+    out = capsys.readouterr().out
+    assert "[red]?[2J?" in out
+    assert "\x1b" not in out
+
+
 @settings(deadline=None)
 @given(TEXT)
 def test_no_name_is_markup_in_a_table(text):

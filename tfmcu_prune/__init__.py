@@ -31,6 +31,7 @@ _WHERE = {
     "report": "reporting",
     "set_mask": "gating",
     "strip": "surgery",
+    "sweep": "sweeping",
 }
 
 __all__ = sorted([*_WHERE, "tflm"])

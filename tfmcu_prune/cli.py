@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from tfmcu_prune.commands import conversion, export, reports
+    from tfmcu_prune.commands import conversion, export, reports, zoo
     from tfmcu_prune.tflm import commands
 
     parser = argparse.ArgumentParser(
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     conversion.add_convert(subparsers)
     export.add_export(subparsers)
     reports.add_report(subparsers)
+    zoo.add_zoo(subparsers)
     _add_inspect(subparsers)
     _add_demo(subparsers)
     return parser

@@ -140,7 +140,7 @@ def gates_of(model: keras.Model) -> ChannelGates:
 
 def gated_in(model: keras.Model) -> keras.Model:
     """Return a gated model, or the one that a model in training (a distillation, say) holds among its layers."""
-    inner = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, keras.Model)]
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     return next((one for one in (model, *inner) if any(isinstance(i, ChannelGates) for i in one.layers)), model)
 
 

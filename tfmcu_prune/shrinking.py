@@ -33,7 +33,7 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
     are written back, so that callbacks, checkpoints and `strip` see one model in one training. A channel that is out at
     the end of an epoch does not come back. A cut starts an endless dataset anew, and loses what Keras has fetched ahead
-    of a generator.
+    of a generator. Where several processes train one model, use `gated.fit`: their clocks would not agree on the epoch.
 
     Args:
         gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with
@@ -175,11 +175,6 @@ def _devices_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
     return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
 
 
-def _in_cluster(model: keras.Model) -> bool:
-    """Whether other processes train the same model, whose clocks would have to agree on the epoch of a cut."""
-    return keras.backend.backend() == "tensorflow" and model.distribute_strategy.cluster_resolver is not None
-
-
 class _NotSliceable(ValueError):
     """An optimizer that cannot be cut with the weights."""
 
@@ -200,9 +195,7 @@ class _Relay(keras.callbacks.Callback):
         self.callbacks = [self.pruning, *others, self.history]  # the first one's figures are in the logs of the others
         self.gated, self.epochs, self.epoch = gated, epochs, 0
         self.twin: _Twin | None = None
-        self.cutting, self.can_cut, self.begun = False, not _in_cluster(gated), False
-        if not self.can_cut:
-            logging.warning("tfmcu_prune: the model is not cut while it trains, since several processes train it.")
+        self.cutting, self.can_cut, self.begun = False, True, False
 
     def pull(self) -> None:
         if self.twin is not None:

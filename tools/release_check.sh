@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what would be released: sdist and wheel build, hold what they should and nothing else, and install into an
-# empty environment; there the package imports fast, the command runs, `pip check` passes, and every licence is listed.
+# empty environment; there the package imports fast, the command runs, `pip check` passes, and the licences of all packages are listed.
 #
 #   bash tools/release_check.sh              # writes into build/release: dist/, contents.txt, licences.md
 #   PYTHON=python3.12 bash tools/release_check.sh

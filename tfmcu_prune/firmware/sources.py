@@ -61,7 +61,7 @@ def array_sources(data: bytes, name: str, suffix: str) -> dict[str, str]:
     """Return the .h and the source of a C array of the model; `suffix` is what the build calls C++."""
     digest = hashlib.sha256(data).hexdigest()
     rows = [data[i : i + _BYTES_A_LINE] for i in range(0, len(data), _BYTES_A_LINE)]
-    body = "\n".join("    " + " ".join(f"0x{byte:02x}," for byte in row) for row in rows)
+    body = "\n".join(f"    0x{row.hex(' ').replace(' ', ', 0x')}," for row in rows)
     facts = {"name": name, "size": len(data), "digest": digest}
     return {
         f"{name}.h": rendered("array.h", **facts),
