@@ -105,7 +105,7 @@ def test_the_number_of_samples_is_bounded() -> None:
         ((X, Y), "a tuple of 2; of .x, y. pass x"),
         (tf.data.Dataset.from_tensor_slices(Y).batch(4), "look like labels"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "samples",
 )
 def test_bad_calibration(calibration, message: str) -> None:
     with pytest.raises(ValueError, match=message):
