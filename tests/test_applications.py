@@ -28,10 +28,12 @@ TEN = [
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Deep networks of random weights amplify rounding; in float64 what is left of it is far below any mistake."""
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # Keras may have made the one of floatx by now
     yield
-    keras.config.set_floatx(before)
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,7 @@ def test_half_of_every_group(case: Case) -> None:
     model = randomize_scaled(case.build())
     inputs, channels, gated = inputs_for(model, 8), channel_groups(model), tfmcu_prune.prunable(model)
     full = outputs_of(model, inputs)
+    assert full.dtype == np.float64
     np.testing.assert_allclose(outputs_of(gated, inputs), full, atol=1e-12 * np.abs(full).max(), rtol=0)
     small = _check_strip(gated, channels, half_mask(channels), inputs, 0.5)
     if case.simple:  # of a layer that can lose half of its channels all are prunable
