@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
+import more_nets
+import nets
 import numpy as np
 import pytest
+from networks import inputs_for, randomize
 
 import tfmcu_prune
-from tfmcu_prune import cli
+from tfmcu_prune import cli, zoo
 
 SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "convert.py"
+MODELS = {  # the file that each is saved as, without training
+    "ds_cnn.keras": lambda: zoo.ds_cnn((16, 10, 1), 4, width=8),
+    "resnet8.h5": lambda: zoo.resnet8((16, 16, 3), 4, width=4),
+    "mobilenet_v1": lambda: zoo.mobilenet_v1((32, 32, 3), 2, alpha=0.125),
+    "mobilenet_v2.keras": lambda: zoo.mobilenet_v2((16, 16, 3), 4, alpha=0.1),
+    "vgg_small.keras": lambda: zoo.vgg_small((16, 16, 1), 4, widths=(4, 4, 8, 8, 8)),
+    "fc_autoencoder.keras": lambda: zoo.fc_autoencoder(64, width=16),
+    "tcn.keras": lambda: zoo.tcn((32, 6), 5, width=8, blocks=2),
+    "unet.keras": lambda: zoo.unet((16, 16, 1), 2, width=4, depth=1),
+    "two_inputs.keras": nets.two_in_two_out,
+    "gru.keras": more_nets.gru,
+}
 FILES = {"gated.tflite", "gated.cc", "gated.h", "op_resolver.h", "arena.h", "model.json"}
 
 
@@ -69,6 +85,29 @@ def test_the_script_writes_all_files_and_their_contents_agree(files, tmp_path):
     assert card["operators"] == ["CONV_2D", "FULLY_CONNECTED", "MEAN"]
     assert card["versions"]["keras"] == keras.__version__
     assert f"kArenaSize = {fp.arena};" in (tmp_path / "out" / "arena.h").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*HDF5:UserWarning")
+@pytest.mark.parametrize("file", MODELS)
+def test_the_script_on_networks(tmp_path, file):
+    """Each in a process of its own; no file says anything else than the .tflite."""
+    model, path, out = randomize(MODELS[file]()), tmp_path / file, tmp_path / "out"
+    model.save(path) if path.suffix else model.export(path, verbose=False)
+    samples = keras.tree.flatten(inputs_for(model, 20))
+    np.savez(tmp_path / "samples.npz", **{i.name: x for i, x in zip(model.inputs, samples, strict=True)})
+    command = [sys.executable, str(SCRIPT), *_arguments(tmp_path, out, file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    data, card = (out / f"{path.stem}.tflite").read_bytes(), json.loads((out / "model.json").read_text())
+    fp = tfmcu_prune.footprint(data)
+    assert card["footprint"] == json.loads(json.dumps(fp.to_dict()))
+    assert fp.flash == len(data)
+    assert f"kArenaSize = {fp.arena};" in (out / "arena.h").read_text()
+    array = (out / f"{path.stem}.cc").read_text().partition("{")[2]
+    assert bytes(int(value, 16) for value in re.findall("0x[0-9a-f]{2}", array)) == data
+    assert [i["shape"] for i in card["inputs"]] == [[1, *i.shape[1:]] for i in model.inputs]
+    assert [o["shape"] for o in card["outputs"]] == [[1, *o.shape[1:]] for o in model.outputs]
 
 
 @pytest.mark.parametrize(("model", "calibration"), [("small.keras", "samples.npy"), ("model.tflite", "none")])

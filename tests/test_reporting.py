@@ -74,6 +74,7 @@ def test_the_layers_sum_up_to_the_whole(found):
     for i, side in enumerate((found.facts.before, found.facts.after)):
         assert sum(layer.macs[i] for layer in found.facts.layers) == side.footprint.macs
         weights = sum(operator.weights for operator in side.footprint.operators)
+        assert [side.layers[i] for i in (0, -1)] == ["stem", "head"]
         assert sum(layer.weights[i] for layer in found.facts.layers) == weights
 
 

@@ -36,6 +36,7 @@ class Side:
         params: Weights of the Keras model.
         file: The int8 .tflite.
         footprint: What it costs.
+        layers: The layer of each operator of the file.
         accuracy: Of the Keras model in float, 0 to 1, if it was measured.
         accuracy_int8: Of the file on TensorFlow Lite Micro, if it was measured.
     """
@@ -43,6 +44,7 @@ class Side:
     params: int
     file: bytes
     footprint: Footprint
+    layers: tuple[str, ...]
     accuracy: float | None = None
     accuracy_int8: float | None = None
 
@@ -153,7 +155,8 @@ def collect(
 
 def _side(model: keras.Model, calibration: Any, test: tuple[Any, Any] | None) -> Side:
     file = convert(model, calibration=calibration)
-    side = (model.count_params(), file, footprint(file))
+    graph = read_model(file).main
+    side = (model.count_params(), file, footprint(file), tuple(layer_of(graph, i) for i in range(len(graph.operators))))
     if test is None:
         return Side(*side)
     x, y = test
@@ -192,9 +195,8 @@ def _layers(before: Side, after: Side) -> tuple[LayerCost, ...]:
 
 
 def _by_layer(side: Side) -> dict[str, tuple[int, int]]:
-    graph, result = read_model(side.file).main, dict[str, tuple[int, int]]()
-    for operator in side.footprint.operators:
-        name = layer_of(graph, operator.index)
+    result = dict[str, tuple[int, int]]()
+    for name, operator in zip(side.layers, side.footprint.operators, strict=True):
         macs, weights = result.get(name, (0, 0))
         result[name] = (macs + operator.macs, weights + operator.weights)
     return result
