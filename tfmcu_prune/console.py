@@ -33,7 +33,8 @@ def guarded(run: Callable[[_Args], int | None], args: _Args) -> int:
 
 def _fail(error: Exception, code: int) -> int:
     sys.stdout.flush()
-    print(f"tfmcu-prune: error: {printable(str(error))}", file=sys.stderr)
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+    print(f"tfmcu-prune: error: {printable(text)}", file=sys.stderr)
     return code
 
 

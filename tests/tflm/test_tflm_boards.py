@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 from tflm_build import Graph, Tensor, build
 
-from tfmcu_prune import boards
+from tfmcu_prune import boards, cli
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.tflm import commands, latency
+from tfmcu_prune.tflm import latency
 from tfmcu_prune.tflm.targets import TARGETS
 
 
@@ -23,13 +22,7 @@ def path(tmp_path: Path) -> str:
 
 
 def call(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers(required=True)
-    commands.add_estimate(subparsers)
-    commands.add_boards(subparsers)
-    args = parser.parse_args(words)
-    result: int = args.run(args)
-    return result
+    return cli.main(list(words))
 
 
 def test_every_board_is_complete() -> None:
@@ -95,5 +88,7 @@ def test_boards(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("boards", path, "--json", "--reserve-sram", "100KiB") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["board"] for row in rows if not row["fits"]] == []
-    assert call("boards", path, "--reserve-sram", "9MiB") == 2
-    assert "The reserve of SRAM" in capsys.readouterr().err
+    assert call("boards", path, "--json", "--reserve-sram", "128KiB") == 0  # all that the smallest has
+    assert [row["board"] for row in json.loads(capsys.readouterr().out) if row["sram_left"] < 0] == ["stm32f446"]
+    assert call("boards", path, "--reserve-sram", "9MiB") == 1
+    assert call("boards", path, "--reserve-sram=-1") == 2

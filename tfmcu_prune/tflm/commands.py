@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-from ..boards import BOARDS, Board, free
-from ..tables import printable
+from ..boards import BOARDS, Board
 from . import targets
 from .latency import LATENCY_SOURCE, latency
 
@@ -54,34 +52,23 @@ def add_boards(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run_boards)
 
 
-def run_estimate(args: argparse.Namespace) -> int:
-    """Run `estimate`; return 0, 1 if the model does not fit, 2 if the input is at fault."""
-    from ..errors import BudgetError
+def run_estimate(args: argparse.Namespace) -> None:
+    """Run `estimate`; errors are those of `console.guarded`."""
     from .footprint import footprint
 
-    try:
-        budget = parse_limits(args.require) if args.require else None
-        fp = footprint(args.model, target=args.target, kernels=args.kernels)
-        print(json.dumps(fp.to_dict(), indent=2) if args.json else fp)
-        if args.plot:
-            _plot(fp, args.plot)
-    except (OSError, ValueError) as error:
-        return _fail(error, 2)
-    try:
-        if budget is not None:
-            fp.require(budget)
-    except BudgetError as error:
-        return _fail(error, 1)
-    return 0
+    budget = parse_limits(args.require) if args.require else None
+    fp = footprint(args.model, target=args.target, kernels=args.kernels)
+    print(json.dumps(fp.to_dict(), indent=2) if args.json else fp)
+    if args.plot:
+        _plot(fp, args.plot)
+    if budget is not None:
+        fp.require(budget)
 
 
 def run_boards(args: argparse.Namespace) -> int:
-    """Run `boards`; return 0, 1 if the model fits nowhere, 2 if the input is at fault."""
-    try:
-        reserves = parse_size(args.reserve_sram), parse_size(args.reserve_flash)
-        rows = [board_row(board, args.model, args.kernels, reserves) for board in BOARDS]
-    except (OSError, ValueError) as error:
-        return _fail(error, 2)
+    """Run `boards`; return 1 if the model fits nowhere; errors are those of `console.guarded`."""
+    reserves = parse_size(args.reserve_sram), parse_size(args.reserve_flash)
+    rows = [board_row(board, args.model, args.kernels, reserves) for board in BOARDS]
     print(json.dumps(rows, indent=2) if args.json else _table(rows))
     return 0 if any(row["fits"] for row in rows) else 1
 
@@ -109,11 +96,6 @@ def parse_size(text: str) -> int:
     return 0 if text.strip() == "0" else int(Budget(flash=text).flash or 0)
 
 
-def _fail(error: Exception, code: int) -> int:
-    print(f"tfmcu-prune: {printable(str(error))}", file=sys.stderr)
-    return code
-
-
 def board_row(
     board: Board, model: bytes | str, kernels: str = "cmsis-nn", reserves: tuple[int, int] = (0, 0)
 ) -> dict[str, Any]:
@@ -121,7 +103,7 @@ def board_row(
     from .footprint import footprint
 
     fp = footprint(model, target=board.core, kernels=kernels)
-    sram, flash = free(board, *reserves)
+    sram, flash = board.sram - reserves[0], board.flash - reserves[1]
     best, worst = latency(board, fp.macs, fp.kernels)
     left = sram - fp.arena - (fp.stack or 0), flash - fp.flash - (fp.code or 0)
     return {
@@ -143,8 +125,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         "SRAM left counts the arena, and TFLM's stack where it was measured; flash left the model, and TFLM's code",
-        "where it was measured (Cortex-M4, M7, M33). Latency is",
-        f"{LATENCY_SOURCE}.",
+        "where it was measured (Cortex-M4, M7, M33).",
+        f"Latency is {LATENCY_SOURCE}.",
         "",
         *(f"  {row['title']}: {row['source']}" for row in rows),
     ]
