@@ -97,7 +97,7 @@ def test_fewer_channels_leave_what_the_arena_holds_of_operators():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_are_commands(command):
-    cli._parser().parse_args(shlex.split(command))
+    assert callable(cli._parser().parse_args(shlex.split(command)).run)
 
 
 def test_all_links_to_files_lead_somewhere():

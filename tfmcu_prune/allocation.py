@@ -59,7 +59,7 @@ def allocate(
         BudgetError: The budget cannot be met with every group at its minimum.
 
     Source: the alpha-fair utilities of Mo & Walrand 2000 with alpha = 1 - a. The concave utility keeps layers from
-        collapsing; the logarithm of ../shared/method.md makes wide and narrow layers take turns, because the cost of
+        collapsing; the logarithm (a = 0) makes wide and narrow layers take turns, because the cost of
         a layer is the product of two widths.
     """
     worth = _utilities(model, salience, power, mass)

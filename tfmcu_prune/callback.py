@@ -59,8 +59,8 @@ class PruneCallback(keras.callbacks.Callback):
             are not finite when the training ends and the mask has to be chosen.
         BudgetError: The budget cannot be met.
 
-    Source: Liberis & Lane 2021 (arXiv 2110.08350) for the idea; the ramp, the concave allocation and the projection are
-        those of ../shared/method.md, equations 8 and 10.
+    Source: Liberis & Lane 2021 (arXiv 2110.08350) for the idea; the ramp and the projection are this project's, the
+        concave allocation is that of `tfmcu_prune.allocation`.
     """
 
     def __init__(

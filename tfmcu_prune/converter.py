@@ -26,6 +26,7 @@ from tfmcu_prune.calibration import calibration_arrays
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.rewrites import refuse_masks, rewritten
 from tfmcu_prune.rules import Array
+from tfmcu_prune.tensor_names import INPUT, input_number, keras_name, number_below, output_number
 from tfmcu_prune.tflm.code_size import code_size
 from tfmcu_prune.tflm.compact import compact
 from tfmcu_prune.tflm.edit import add_metadata
@@ -136,9 +137,9 @@ def _label_lines(model: keras.Model, labels: Sequence[str] | None) -> bytes | No
 def _converted(graph: graphs.Graph, samples: list[Array], types: _Types) -> bytes:
     data = compact(
         _to_tflite(graph, samples, types),
-        functools.partial(_keras_name, graph),
-        inputs=_input_number,
-        outputs=functools.partial(_output_number, graph),
+        functools.partial(keras_name, graph),
+        inputs=input_number,
+        outputs=functools.partial(output_number, graph),
     )
     _require_tflm_operators(data, types)
     return data
@@ -328,9 +329,9 @@ def convert_saved_model(saved: SavedModel, calibration: Any, *, optimize_arena: 
 
     data = compact(
         _written(run, [(t.shape, t.dtype) for t in saved.inputs], samples, _INT8, saved.loaded),
-        lambda name: names[_input_number(name)] if _INPUT.fullmatch(name) else name.split(";")[-1],
-        inputs=_input_number,
-        outputs=lambda name: _number_below(name, len(saved.outputs)),
+        lambda name: names[input_number(name)] if INPUT.fullmatch(name) else name.split(";")[-1],
+        inputs=input_number,
+        outputs=lambda name: number_below(name, len(saved.outputs)),
     )
     _require_tflm_operators(data, _INT8)
     return optimize(data) if optimize_arena else data
@@ -460,55 +461,6 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
             os.dup2(stderr, 2)
             os.close(stderr)
-
-
-def _keras_name(graph: graphs.Graph, name: str) -> str:
-    """The Keras layer behind a tensor's name in the converted graph: of fused layers the first one."""
-    if name.endswith(_QUANTIZED):
-        return f"{_keras_name(graph, name.removesuffix(_QUANTIZED))}:quantized"
-    calls = [int(index) for index in re.findall(r"(?:^|[/;])call(\d+)/", name)]
-    if calls:
-        return graph.calls[min(calls)].name
-    if _OUTPUT.fullmatch(name):
-        return _output_names(graph)[_output_number(graph, name)]
-    return list(graph.input_layers.values())[_input_number(name)].name if _INPUT.fullmatch(name) else name
-
-
-_QUANTIZED = "_int16"
-_INPUT = re.compile(r"serving_default_input(\d+):\d+")
-_OUTPUT = re.compile(r"(?:Stateful)?PartitionedCall:(\d+)")
-
-
-def _input_number(name: str) -> int:
-    """The place of an input by its tensor's name in the converter's file."""
-    return int(_matched(_INPUT, name))
-
-
-def _output_number(graph: graphs.Graph, name: str) -> int:
-    """The place of an output by its tensor's name; the converter makes names unique by more digits behind."""
-    return _number_below(name, len(graph.output_ids()))
-
-
-def _number_below(name: str, count: int) -> int:
-    digits = _matched(_OUTPUT, name)
-    found = [int(digits[:end]) for end in range(1, len(digits) + 1) if str(int(digits[:end])) == digits[:end]]
-    return max(number for number in found if number < count)
-
-
-def _matched(pattern: re.Pattern[str], name: str) -> str:
-    found = pattern.fullmatch(name)
-    if found is None:
-        raise RuntimeError(
-            f"The converter of TensorFlow names an input or output {name!r}, which is new to this package, so their "
-            "order is not known. TensorFlow 2.21 is known to work; please report this."
-        )
-    return found[1]
-
-
-def _output_names(graph: graphs.Graph) -> list[str]:
-    makers = {id: layer.name for id, layer in graph.input_layers.items()}
-    makers.update((id, call.name) for call in graph.calls for id in call.outputs)
-    return [makers[id] for id in graph.output_ids()]
 
 
 def _require_tflm_operators(data: bytes, types: _Types) -> None:

@@ -23,8 +23,8 @@ def weight_norm(channels: Channels, gates: Array) -> Array:
         channels: The channels of a model, with its layers.
         gates: What the channel's readers multiply it by, shape (channels,).
 
-    Source: magnitude ranking as in Li et al. 2017 (arXiv 1608.08710), the ranking that won the trials of
-        ../shared/method.md; averaging over groups as in DepGraph, Fang et al. 2023.
+    Source: magnitude ranking as in Li et al. 2017 (arXiv 1608.08710); averaging over groups as in DepGraph, Fang et al.
+        2023 (arXiv 2301.12900).
     """
     total, places = np.zeros(channels.count + 1), np.zeros(channels.count + 1)
     for labels, norms in _norms(channels):
