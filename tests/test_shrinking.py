@@ -70,7 +70,7 @@ def test_a_cut_changes_neither_the_loss_nor_the_next_step(net, optimizer: str) -
     assert twin.model.count_params() < gated.count_params()
     for model in (gated, twin.model):
         model.train_on_batch(x[:16], y[:16])
-    for full, small, index in twin.places:
+    for full, small, index in (*twin.weights, *twin.slots):
         value = keras.ops.convert_to_numpy(full)
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(small), value if index is None else value[index], rtol=1e-4, atol=1e-5
@@ -249,8 +249,11 @@ def test_it_cuts_only_where_it_pays() -> None:
     mask[0] = False
     tfmcu_prune.set_mask(relay.gated, mask)
     relay._times, relay._overhead = [0.01] * 99, 3.01  # an epoch takes a second, of which 0.42 can be saved
+    relay.pruning.epochs_until_frozen = lambda: 0  # type: ignore[method-assign]
     assert relay._pays(8)
     assert not relay._pays(7)
+    relay.pruning.epochs_until_frozen = lambda: 7  # type: ignore[method-assign]
+    assert not relay._pays(8)  # the next cut comes before it has paid
 
 
 def test_wrong_use() -> None:

@@ -108,6 +108,10 @@ class PruneCallback(keras.callbacks.Callback):
         """Whether the mask changes behind a batch, counted within its epoch."""
         return not self._frozen and self._last is not None and self._behind(batch) >= self._next
 
+    def epochs_until_frozen(self) -> int:
+        """Return in how many epochs from here on the mask still changes; 0 where that is not known yet."""
+        return 0 if self._frozen or self._last is None else -(-(self._last - self._step) // max(self._steps, 1))
+
     def cost(self, mask: Array) -> Resources:
         """Return the resources under a mask, bool, shape (channels,), in closed form."""
         return evaluate(self._resources, self._resources.sizes(mask))

@@ -84,6 +84,9 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
         raise
 
 
+_Place = tuple[Any, Any, Any]
+
+
 @dataclass(frozen=True)
 class _Twin:
     """A smaller model that trains in place of the gated one, and where its numbers belong there.
@@ -91,22 +94,26 @@ class _Twin:
     Args:
         model: The smaller gated model.
         kept: The channels of the gated model that it has, bool, shape (channels,).
-        places: Variable of the gated model, variable of the twin, indices of the kept part; `None` for all of it.
+        weights: Variable of the gated model, variable of the twin, indices of the kept part; `None` for all of it.
+        slots: The same of the two optimizers.
+        gates: Those of both that belong to the gates.
     """
 
     model: keras.Model
     kept: Array
-    places: Sequence[tuple[Any, Any, Any]]
+    weights: Sequence[_Place]
+    slots: Sequence[_Place]
+    gates: Sequence[_Place]
 
-    def push(self) -> None:
-        """Write the gated model's numbers into the twin."""
-        for full, small, index in self.places:
+    def push(self, places: Sequence[_Place] | None = None) -> None:
+        """Write the gated model's numbers into the twin: all, or those of some places."""
+        for full, small, index in (*self.weights, *self.slots) if places is None else places:
             value = keras.ops.convert_to_numpy(full)
             small.assign(value if index is None else value[index])
 
-    def pull(self) -> None:
-        """Write the twin's numbers into the gated model."""
-        for full, small, index in self.places:
+    def pull(self, places: Sequence[_Place] | None = None) -> None:
+        """Write the twin's numbers into the gated model: all, or those of some places."""
+        for full, small, index in (*self.weights, *self.slots) if places is None else places:
             value = keras.ops.convert_to_numpy(small)
             if index is not None:
                 whole = np.array(keras.ops.convert_to_numpy(full))
@@ -132,9 +139,11 @@ def _twin(gated: keras.Model) -> _Twin:
     for weight in (layer.mask, layer.price, layer.offset):
         index[id(weight)] = np.flatnonzero(kept)
     pairs = list(zip(_variables(gated), _variables(model), strict=True))
-    places = [(full, twin, index.get(id(full))) for full, twin in pairs]
-    places += _slots(gated, model, index)
-    result = _Twin(model, kept, places)
+    weights = [(full, twin, index.get(id(full))) for full, twin in pairs]
+    slots = list(_slots(gated, model, index))
+    own, name = {id(variable) for variable in layer.variables}, layer.offset.path.replace("/", "_")
+    gates = [place for place in weights if id(place[0]) in own] + [place for place in slots if name in place[0].path]
+    result = _Twin(model, kept, weights, slots, gates)
     result.push()
     return result
 
@@ -157,7 +166,7 @@ def _variables(model: keras.Model) -> Iterator[Any]:
         yield from layer.variables
 
 
-def _slots(gated: keras.Model, small: keras.Model, index: dict[int, Any]) -> Iterator[tuple[Any, Any, Any]]:
+def _slots(gated: keras.Model, small: keras.Model, index: dict[int, Any]) -> Iterator[_Place]:
     """Pair the variables of two optimizers; a slot is cut as the weight that it belongs to."""
     owners = {weight.path.replace("/", "_"): weight for weight in gated.trainable_variables}
     for full, twin in zip(gated.optimizer.variables, small.optimizer.variables, strict=True):
@@ -223,8 +232,7 @@ class _Relay(keras.callbacks.Callback):
         gc.collect()  # the functions of the model before
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._began, self._times = time.perf_counter(), list[float]()
-        self._overhead = 0.0
+        self._began, self._overhead = time.perf_counter(), 0.0
         if self.begun:
             return
         self.begun, self.gated.stop_training = True, False
@@ -240,7 +248,7 @@ class _Relay(keras.callbacks.Callback):
             self._tell("on_train_end", logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch = epoch
+        self.epoch, self._times = epoch, list[float]()
         self._tell("on_epoch_begin", epoch, logs)
         self.pruning.cut(get_mask(self.gated))  # cut or not, so that the time does not decide what is kept
         self.push()
@@ -263,12 +271,13 @@ class _Relay(keras.callbacks.Callback):
             self._overhead = now - self._began
         else:
             self._times.append(now - self._step_began)
-        due = self.pruning.is_due(batch)
-        if due:
-            self.pull()
+        twin = self.twin if self.pruning.is_due(batch) else None
+        if twin is not None:
+            _ = self.model  # as in pull
+            twin.pull([*twin.weights, *twin.gates])  # what the mask is chosen by
         self._tell("on_train_batch_end", batch, logs)
-        if due:
-            self.push()
+        if twin is not None:
+            twin.push(twin.gates)
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._tell("on_test_begin", logs)
@@ -287,12 +296,13 @@ class _Relay(keras.callbacks.Callback):
             getattr(callback, event)(*arguments)
 
     def _pays(self, epochs: int) -> bool:
-        """Whether the time saved in the epochs left is more than a new twin and its tracing take."""
+        """Whether a twin saves more time, by the end or until the mask is frozen, than it and its tracing take."""
         if not self._times:
             return False
         mask = get_mask(self.gated)
         before = self.pruning.cost(np.ones_like(mask) if self.twin is None else self.twin.kept).macs
         now = self.pruning.cost(mask).macs
         step, steps = statistics.median(self._times), len(self._times) + 1
+        epochs = min(epochs, self.pruning.epochs_until_frozen() or epochs)
         saved = _SPEEDUP * (1 - now / max(before, 1)) * step * steps * epochs
         return saved > self._overhead - step

@@ -12,6 +12,7 @@ CIFAR-10 comes from --data (a folder with cifar10.npz) or keras.datasets. Goes o
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -30,13 +31,14 @@ NETWORKS = flags.DEFINE_list("networks", ["resnet8", "mobilenet_v2", "vgg_small"
 EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs of each fit.")
 SAMPLES = flags.DEFINE_integer("samples", 10_000, "Training samples.")
 BATCH = flags.DEFINE_integer("batch", 128, "Samples a step.")
+KINDS = flags.DEFINE_list("kinds", ["dense", "masked", "shrinking"], "Kinds of fit.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; medians count.")
 SHARE = flags.DEFINE_float("share", 0.1, "MACs of the pruned network, as a part of the dense one's.")
-JIT = flags.DEFINE_bool("jit", False, "Compile with XLA.")
+JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile; auto is what Keras does by itself.")
 DATA = flags.DEFINE_string("data", "../shared/data", "Folder of cifar10.npz.")
 OUTPUT = flags.DEFINE_string("output", "build/train_speed", "Folder of results.jsonl and table.md.")
 ONE = flags.DEFINE_string("one", "", "NETWORK:KIND:SEED of one fit, printed as JSON; used by this script itself.")
-KINDS = ("dense", "masked", "shrinking")
+SETTING = ("network", "epochs", "samples", "backend", "jit")
 
 
 def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
@@ -56,7 +58,10 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     steps = EPOCHS.value * -(-len(data.x_train) // BATCH.value)
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
     model.compile(
-        keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT.value
+        keras.optimizers.Adam(schedule),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile={"auto": "auto", "true": True, "false": False}[JIT.value],
     )
     clock = _Clock()
     fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
@@ -67,8 +72,8 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     accuracy = model.evaluate(data.x_test, data.y_test, batch_size=500, verbose=0)[1]
     return {
         "network": network, "kind": kind, "seed": seed, "epochs": EPOCHS.value, "samples": SAMPLES.value,
-        "backend": keras.backend.backend(), "seconds": seconds, "steady": seconds - clock.first, "mib": _peak(),
-        "accuracy": accuracy, "seconds_an_epoch": clock.epochs,
+        "backend": keras.backend.backend(), "jit": JIT.value, "seconds": seconds,
+        "steady": seconds - clock.first, "mib": _peak(), "accuracy": accuracy, "seconds_an_epoch": clock.epochs,
     }  # fmt: skip
 
 
@@ -103,10 +108,10 @@ def _peak() -> float:
 
 
 def rows(results: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
-    settings = dict.fromkeys((r["network"], r["epochs"], r["samples"], r["backend"]) for r in results)
+    settings = dict.fromkeys(tuple(r[key] for key in SETTING) for r in results)
     for setting in settings:
-        mine = [r for r in results if (r["network"], r["epochs"], r["samples"], r["backend"]) == setting]
-        for kind in KINDS:
+        mine = [r for r in results if tuple(r[key] for key in SETTING) == setting]
+        for kind in dict.fromkeys(r["kind"] for r in mine):
             runs = {r["seed"]: r for r in mine if r["kind"] == kind}
             dense = {r["seed"]: r for r in mine if r["kind"] == "dense"}
             both = [seed for seed in runs if seed in dense]
@@ -117,7 +122,7 @@ def rows(results: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
             )
             accuracy = " ".join(f"{100 * run['accuracy']:.1f}" for run in runs.values())
             yield (
-                *setting, kind, f"{statistics.median(r['seconds'] for r in runs.values()):.0f}",
+                *map(str, setting), kind, f"{statistics.median(r['seconds'] for r in runs.values()):.0f}",
                 f"{total:.2f}", f"{steady:.2f}",
                 f"{statistics.median(r['mib'] for r in runs.values()):.0f}", accuracy,
             )  # fmt: skip
@@ -132,11 +137,12 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "results.jsonl"
     results = [json.loads(line) for line in saved.read_text().splitlines()] if saved.exists() else []
-    done = {(r["network"], r["kind"], r["seed"], r["epochs"], r["samples"]) for r in results}
+    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), JIT.value)
+    done = {(r["network"], r["kind"], r["seed"], r["epochs"], r["samples"], r["backend"], r["jit"]) for r in results}
     for seed in range(ROUNDS.value):
         for network in NETWORKS.value:
-            for kind in KINDS:
-                if (network, kind, seed, EPOCHS.value, SAMPLES.value) in done:
+            for kind in KINDS.value:
+                if (network, kind, seed, *setting) in done:
                     continue
                 command = [sys.executable, *argv[:1], *sys.argv[1:], f"--one={network}:{kind}:{seed}"]
                 run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -144,7 +150,7 @@ def main(argv: list[str]) -> None:
                 print(json.dumps(results[-1]), flush=True)
                 with saved.open("a") as lines:
                     lines.write(json.dumps(results[-1]) + "\n")
-    header = ("network", "epochs", "samples", "backend", "fit", "seconds", "ratio", "steady", "MiB", "test accuracy, %")
+    header = (*SETTING, "fit", "seconds", "ratio", "steady", "MiB", "test accuracy, %")
     table = render(header, rows(results), width=140)
     print(table)
     with replacing(folder / "table.md") as path:
