@@ -55,6 +55,7 @@ def test_hostile_graphs(name: str) -> None:
     [
         (b"", "must hold 'TFL3' at byte 4"),
         (b"not a model at all", "must hold 'TFL3'"),
+        (b"PK\x03\x04 model.keras", "look like a Keras model: convert it first"),
         (struct.pack("<I4s", 2**31, b"TFL3"), "points outside the file"),
         (struct.pack("<I4s", 8, b"TFL3"), "points outside the file"),
         (struct.pack("<I4si", 8, b"TFL3", -4) + b"\3\0\3\0", "even size"),

@@ -9,6 +9,9 @@ from ..errors import InvalidModel
 
 _WIDTHS = {"?": 1, "b": 1, "B": 1, "H": 2, "i": 4, "I": 4, "f": 4, "q": 8, "Q": 8}
 
+_KERAS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # how a .keras and a .h5 file begin
+_HINT = ", which look like a Keras model: convert it first (tfmcu_prune.convert, or the command tfmcu-prune convert)"
+
 
 class Reader:
     """The bytes of a flatbuffer, read with bounds checks and a bound on the total work.
@@ -42,7 +45,7 @@ class Reader:
         if len(self.data) < 8 or self.data[4:8] != identifier:
             raise InvalidModel(
                 f"A .tflite file must hold {identifier.decode()!r} at byte 4. Received: {self.data[4:8]!r} in "
-                f"{len(self.data)} bytes"
+                f"{len(self.data)} bytes{_HINT if self.data.startswith(_KERAS) else ''}"
             )
         (offset,) = self.unpack("I", 0, "the root offset")
         return Table(self, offset, "model")
