@@ -100,13 +100,14 @@ def gate(channels: Channels, budget: Budget) -> keras.Model:
             reads = {
                 name: (axis, runs_of(flow.weights[name][axis], channels.count)) for name, axis in flow.reads.items()
             }
-            layer = graphs.copy_layer(call)
+            layer = zeroed(graphs.copy_layer(call))
             if any(start < channels.count for _, runs in reads.values() for start, _ in runs):
                 layer = Gated(layer, reads, several=len(call.inputs) > 1)
             made[id(call.layer)] = layer
         return _reading(layer, gates[0]) if isinstance(layer, Gated) else layer
 
-    gated = graphs.replay(channels.graph, make, add_gates)
+    with graphs.without_drawing() as zeroed:
+        gated = graphs.replay(channels.graph, make, add_gates)
     for call in channels.graph.calls:
         if isinstance(call.layer, keras.Layer):
             new = made[id(call.layer)]

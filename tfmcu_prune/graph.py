@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -174,6 +175,28 @@ def copy_layer(call: Call, **changes: Any) -> Any:
     if isinstance(call.layer, keras.Layer):
         config["name"] = call.name
     return type(call.layer).from_config(_unbuilt(config))
+
+
+@contextlib.contextmanager
+def without_drawing() -> Iterator[Callable[[Any], Any]]:
+    """Give a function that lets a new layer's weights begin as zeros, for a replay whose weights are set afterwards.
+
+    Drawing random numbers takes JAX about a second for each new shape. In the end the layers have their initializers.
+    """
+    held: list[tuple[Any, str, Any]] = []
+
+    def zeroed(layer: Any) -> Any:
+        for name, value in list(vars(layer).items()):
+            if isinstance(value, keras.initializers.Initializer):
+                held.append((layer, name, value))
+                setattr(layer, name, keras.initializers.Zeros())
+        return layer
+
+    try:
+        yield zeroed
+    finally:
+        for layer, name, value in held:
+            setattr(layer, name, value)
 
 
 def _unbuilt(config: Any) -> Any:

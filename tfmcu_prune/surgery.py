@@ -53,10 +53,11 @@ def rebuilt(channels: Channels, mask: Array, gates: Array) -> keras.Model:
 
     def make(call: graphs.Call) -> Any:
         if id(call.layer) not in made:
-            made[id(call.layer)] = graphs.copy_layer(call, **_kept_sizes(call, flows[id(call.layer)], keep))
+            made[id(call.layer)] = zeroed(graphs.copy_layer(call, **_kept_sizes(call, flows[id(call.layer)], keep)))
         return made[id(call.layer)]
 
-    small = graphs.replay(_kept_arguments(channels, keep), make)
+    with graphs.without_drawing() as zeroed:
+        small = graphs.replay(_kept_arguments(channels, keep), make)
     for call in channels.graph.calls:
         if isinstance(call.layer, keras.Layer):
             made[id(call.layer)].set_weights(_kept_weights(call.layer, flows[id(call.layer)], keep, gates))
