@@ -30,6 +30,23 @@ def test_strip_is_the_gated_model(net) -> None:
         _check_resources(channels, mask, small)
 
 
+def test_layers_keep_their_initializers() -> None:
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((6, 6, 1)), layers.Conv2D(4, 3, kernel_initializer="he_normal", name="conv"),
+        layers.Flatten(), layers.Dense(2, bias_initializer="ones", name="dense"),
+    ])  # fmt: skip
+    gated = tfmcu_prune.prunable(model)
+    mask = tfmcu_prune.get_mask(gated)
+    mask[0] = False
+    tfmcu_prune.set_mask(gated, mask)
+    again = keras.models.clone_model(tfmcu_prune.strip(gated))
+    assert isinstance(again.get_layer("conv").kernel_initializer, keras.initializers.HeNormal)
+    kernel, _, _, bias = again.get_weights()
+    assert np.ptp(kernel) > 0
+    assert (bias == 1).all()
+
+
 def _check_resources(channels, mask: np.ndarray, small: keras.Model) -> None:
     predicted, actual = resource_model(channels), resource_model(channel_groups(small))
     sizes = predicted.sizes(mask)
