@@ -26,7 +26,7 @@ def _vector(value: Any) -> np.ndarray:
     return np.concatenate([np.ravel(keras.ops.convert_to_numpy(one)) for one in keras.tree.flatten(value)])
 
 
-def _same(layer: Any, steps: int, states: int, seed: int) -> None:
+def _assert_same(layer: Any, steps: int, states: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = keras.ops.convert_to_tensor(rng.normal(size=(1, steps, 3)).astype("float32"))
     given = [keras.ops.convert_to_tensor(rng.normal(size=(1, 4)).astype("float32")) for _ in range(states)]
@@ -49,7 +49,7 @@ def test_recurrent_layers(cell, steps: int) -> None:
         layer = kind(
             4, go_backwards=backwards, return_sequences=sequences, return_state=state, use_bias=bias, **settings
         )
-        _same(layer, steps, initial * (2 if kind is layers.LSTM else 1), seed)
+        _assert_same(layer, steps, initial * (2 if kind is layers.LSTM else 1), seed)
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave", None])
@@ -57,7 +57,7 @@ def test_recurrent_layers(cell, steps: int) -> None:
 def test_both_directions(kind, merge_mode: str | None) -> None:
     for seed, (sequences, state, initial) in enumerate(itertools.product([False, True], repeat=3)):
         layer = layers.Bidirectional(kind(4, return_sequences=sequences, return_state=state), merge_mode=merge_mode)
-        _same(layer, 3, initial * (4 if kind is layers.LSTM else 2), seed)
+        _assert_same(layer, 3, initial * (4 if kind is layers.LSTM else 2), seed)
 
 
 @pytest.mark.parametrize("cell", CELLS[:4], ids=str)

@@ -181,7 +181,7 @@ def copy_layer(call: Call, **changes: Any) -> Any:
 def without_drawing() -> Iterator[Callable[[Any], Any]]:
     """Give a function that lets a new layer's weights begin as zeros, for a replay whose weights are set afterwards.
 
-    Drawing random numbers takes JAX about a second for each new shape. In the end the layers have their initializers.
+    JAX compiles the drawing of random numbers anew for each shape. In the end the layers have their initializers again.
     """
     held: list[tuple[Any, str, Any]] = []
 

@@ -31,9 +31,10 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
 
     At the end of an epoch, where it pays, the channels that the mask has removed are cut out of a twin of the model,
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
-    are written back, so that callbacks, checkpoints and `strip` see one model in one training. A channel that is out at
-    the end of an epoch does not come back. A cut starts an endless dataset anew, and loses what Keras has fetched ahead
-    of a generator. Where several processes train one model, use `gated.fit`: their clocks would not agree on the epoch.
+    are written back, so that callbacks, checkpoints and `strip` see one model in one training; what a callback changes
+    in the middle of an epoch does not reach the twin. A channel that is out at the end of an epoch does not come back.
+    A cut starts an endless dataset anew, and loses what Keras has fetched ahead of a generator. Where several processes
+    train one model, use `gated.fit`: their clocks would not agree on the epoch.
 
     Args:
         gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with
@@ -96,7 +97,7 @@ class _Twin:
         kept: The channels of the gated model that it has, bool, shape (channels,).
         weights: Variable of the gated model, variable of the twin, indices of the kept part; `None` for all of it.
         slots: The same of the two optimizers.
-        gates: Those of both that belong to the gates.
+        gates: Those of both that belong to the gates: what an update of the mask changes.
     """
 
     model: keras.Model
@@ -206,14 +207,14 @@ class _Relay(keras.callbacks.Callback):
         self.twin: _Twin | None = None
         self.cutting, self.can_cut, self.begun = False, True, False
 
-    def pull(self) -> None:
+    def pull(self, *, slots: bool = True) -> None:
         if self.twin is not None:
             _ = self.model  # under JAX this brings the model's variables up to date
-            self.twin.pull()
+            self.twin.pull(None if slots else [*self.twin.weights, *self.twin.gates])
 
-    def push(self) -> None:
+    def push(self, *, all_of_it: bool = True) -> None:
         if self.twin is not None:
-            self.twin.push()
+            self.twin.push(None if all_of_it else self.twin.gates)
 
     def cut(self) -> bool:
         """Make a smaller twin, if the optimizer allows it."""
@@ -271,13 +272,12 @@ class _Relay(keras.callbacks.Callback):
             self._overhead = now - self._began
         else:
             self._times.append(now - self._step_began)
-        twin = self.twin if self.pruning.is_due(batch) else None
-        if twin is not None:
-            _ = self.model  # as in pull
-            twin.pull([*twin.weights, *twin.gates])  # what the mask is chosen by
+        due = self.pruning.is_due(batch)
+        if due:
+            self.pull(slots=False)  # of the slots a salience reads those of the gates
         self._tell("on_train_batch_end", batch, logs)
-        if twin is not None:
-            twin.push(twin.gates)
+        if due:
+            self.push(all_of_it=False)
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._tell("on_test_begin", logs)

@@ -39,9 +39,7 @@ SAMPLES = flags.DEFINE_integer("samples", None, "Training samples; by default al
 SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds.")
 DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
 OUTPUT = flags.DEFINE_string("output", "build/quantization", "Folder of results.jsonl, table.md and the models.")
-
-
-KERNELS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def estimated_anew(model: keras.Model, data: Dataset) -> keras.Model:
@@ -84,7 +82,8 @@ def _chains(graph: graphs.Graph) -> Iterator[tuple[Any, Any, Any]]:
             norm = makers.get(relu.inputs[0])
             readers = [call for call in graph.calls if relu.outputs[0] in call.inputs]
             alone = norm is not None and len(readers) == 1
-            if alone and isinstance(norm.layer, keras.layers.BatchNormalization) and _is_convolution(readers[0].layer):
+            normal = alone and isinstance(norm.layer, keras.layers.BatchNormalization)
+            if normal and isinstance(readers[0].layer, CONVOLUTIONS):
                 yield norm, relu, readers[0]
 
 
@@ -97,7 +96,7 @@ def bias_corrected(model: keras.Model, data: Dataset) -> keras.Model:
     graph = graphs.read(copy)
     readers = {id: call for call in graph.calls for id in call.inputs}
     for call in graph.calls:
-        if not isinstance(call.layer, KERNELS):
+        if not isinstance(call.layer, (*CONVOLUTIONS, keras.layers.Dense)):
             continue
         after = readers.get(call.outputs[0])
         norm = after.layer if after is not None and isinstance(after.layer, keras.layers.BatchNormalization) else None
@@ -120,10 +119,6 @@ def _rounding(kernel: Any, *, depthwise: bool) -> Any:
     axes = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in kept)
     step = np.maximum(np.abs(kernel).max(axes, keepdims=True) / 127, 1e-12)
     return np.round(kernel / step) * step - kernel
-
-
-def _is_convolution(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
 
 
 def _copy(model: keras.Model) -> keras.Model:
