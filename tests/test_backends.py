@@ -29,6 +29,26 @@ tfmcu_prune.footprint(tfmcu_prune.convert(small, x[:20])).require(budget)
 print("done")
 """
 
+CONVERT = """
+import os, signal, time
+import keras, nets, numpy as np, pytest, tfmcu_prune
+from tfmcu_prune import elsewhere
+x = np.random.default_rng(0).random((20, 8, 8, 3)).astype("float32")
+model = nets.residual()
+file = tfmcu_prune.convert(model, x)
+worker = elsewhere._worker(os.getpid())
+assert tfmcu_prune.convert(model, x) == file
+assert elsewhere._worker(os.getpid()) is worker
+os.kill(worker._process.pid, signal.SIGKILL)
+assert tfmcu_prune.convert(model, x) == file
+assert elsewhere._worker(os.getpid()) is not worker
+inputs = keras.Input((8, 8, 3))
+flipped = keras.Model(inputs, keras.layers.RandomContrast(0.5)(keras.layers.Activation("gelu")(inputs)))
+with pytest.raises(tfmcu_prune.UnsupportedLayer, match="gelu|Gelu|GELU|activation"):
+    tfmcu_prune.convert(flipped, x)
+print("done")
+"""
+
 FOLDER = Path(__file__).parent
 TRAINING = ("test_callback.py", "test_gates.py", "test_limits.py", "test_preserved.py", "test_resources.py")
 
@@ -47,6 +67,11 @@ def _under_jax(*arguments: str, timeout: int) -> str:
 @pytest.mark.slow
 def test_a_fit_under_jax() -> None:
     assert _under_jax("-c", TRAIN, timeout=600).endswith("done")
+
+
+@pytest.mark.slow
+def test_conversions_share_a_process_that_may_end() -> None:
+    assert _under_jax("-c", CONVERT, timeout=600).endswith("done")
 
 
 @pytest.mark.slow

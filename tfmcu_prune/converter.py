@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
 from absl import logging
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.calibration import calibration_arrays
+from tfmcu_prune.elsewhere import convert_elsewhere
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.rewrites import refuse_masks, rewritten
 from tfmcu_prune.rules import Array
@@ -98,7 +96,8 @@ def convert(
     if aware:
         data = _converted_aware(model, types)
     elif keras.backend.backend() != "tensorflow":
-        data = _convert_elsewhere(model, samples, types)
+        options = {"quantize": types.quantize, "input_dtype": types.input, "output_dtype": types.output}
+        data = convert_elsewhere(model, samples, {**options, "optimize_arena": False})
     else:
         data = _converted(graphs.read(_for_inference(model)), samples, types)
     _warn_of_constants(data)
@@ -188,47 +187,6 @@ def _warn_of_constants(data: bytes) -> None:
             "Calibrate with samples that differ, prepared as for training; if they do, train these layers anew.",
             ", ".join(names),
         )
-
-
-def _convert_elsewhere(model: keras.Model, samples: list[Array], types: _Types) -> bytes:
-    """Convert in a process whose Keras runs on TensorFlow; this one runs on another backend."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder, "model.keras"))
-        np.savez(Path(folder, "samples.npz"), *samples)
-        Path(folder, "types.json").write_text(json.dumps(asdict(types)))
-        done = subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE, folder],
-            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        error, result = Path(folder, "error.txt"), Path(folder, "model.tflite")
-        if error.exists():
-            raise UnsupportedLayer(error.read_text())
-        if done.returncode or not result.exists():
-            raise RuntimeError(f"The conversion in a process of its own failed:\n{done.stderr[-4000:]}")
-        return result.read_bytes()
-
-
-_ELSEWHERE = """
-import json, pathlib, sys
-import keras, numpy
-import tfmcu_prune
-folder = pathlib.Path(sys.argv[1])
-model = keras.models.load_model(folder / "model.keras")
-with numpy.load(folder / "samples.npz") as samples:
-    arrays = [samples[name] for name in samples.files]
-types = json.loads((folder / "types.json").read_text())
-types = {"quantize": types["quantize"], "input_dtype": types["input"], "output_dtype": types["output"]}
-calibration = arrays if len(arrays) != 1 else arrays[0]
-try:
-    data = tfmcu_prune.convert(model, calibration, optimize_arena=False, **types)
-except tfmcu_prune.UnsupportedLayer as error:
-    (folder / "error.txt").write_text(str(error))
-else:
-    (folder / "model.tflite").write_bytes(data)
-"""
 
 
 def _for_inference(model: keras.Model) -> keras.Model:

@@ -44,7 +44,8 @@ SETTING = ("network", "epochs", "samples", "backend", "jit")
 def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     import keras
     from bench import networks
-    from bench.tasks import load
+    from bench.tasks import Recipe, load
+    from bench.training import Batches, without_autotune
 
     import tfmcu_prune
     from tfmcu_prune.callback import converted_cost
@@ -55,11 +56,11 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     if kind != "dense":
         dense = converted_cost(keras.models.clone_model(model))
         model = tfmcu_prune.prunable(model, tfmcu_prune.Budget(macs=round(SHARE.value * dense.macs)))
-    steps = EPOCHS.value * -(-len(data.x_train) // BATCH.value)
-    schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    batches = Batches(data, Recipe(batch_size=BATCH.value, smoothing=0.0), seed)
+    schedule = keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS.value * len(batches))
     model.compile(
         keras.optimizers.Adam(schedule),
-        "sparse_categorical_crossentropy",
+        "categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile={"auto": "auto", "true": True, "false": False}[JIT.value],
     )
@@ -67,13 +68,14 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
     callbacks = [clock] if kind == "dense" else [tfmcu_prune.PruneCallback(), clock]
     start = time.perf_counter()
-    fit(data.x_train, data.y_train, batch_size=BATCH.value, epochs=EPOCHS.value, verbose=0, callbacks=callbacks)
+    fit(without_autotune(batches), epochs=EPOCHS.value, verbose=0, callbacks=callbacks)
     seconds = time.perf_counter() - start
-    accuracy = model.evaluate(data.x_test, data.y_test, batch_size=500, verbose=0)[1]
+    right = model.predict(data.x_test, batch_size=500, verbose=0).argmax(-1) == data.y_test
     return {
         "network": network, "kind": kind, "seed": seed, "epochs": EPOCHS.value, "samples": SAMPLES.value,
         "backend": keras.backend.backend(), "jit": JIT.value, "seconds": seconds,
-        "steady": seconds - clock.first, "mib": _peak(), "accuracy": accuracy, "seconds_an_epoch": clock.epochs,
+        "steady": seconds - clock.first, "mib": _peak(), "accuracy": float(right.mean()),
+        "seconds_an_epoch": clock.epochs,
     }  # fmt: skip
 
 

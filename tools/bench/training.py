@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -100,4 +100,26 @@ def fit(
     batches = Batches(data, recipe, seed, teacher=teacher)
     made = optimizer(recipe, epochs * len(batches))
     model.compile(made, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
-    model.fit(batches, epochs=epochs, verbose=0, callbacks=list(callbacks))
+    model.fit(without_autotune(batches), epochs=epochs, verbose=0, callbacks=list(callbacks))
+
+
+def without_autotune(batches: keras.utils.PyDataset) -> Any:
+    """The batches for `fit`: on TensorFlow as a tf.data.Dataset that does not tune itself, elsewhere as they are.
+
+    With tuning an epoch ends only when the tuning thread wakes up, and its periods double: an epoch may take up to
+    twice the time of its steps (seen with TensorFlow 2.21). Keras has no argument for it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    def epoch() -> Iterator[tuple[Any, Any]]:
+        for index in range(len(batches)):
+            yield batches[index]
+        batches.on_epoch_end()
+
+    spec = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
+    dataset = tf.data.Dataset.from_generator(epoch, output_signature=spec)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).with_options(options)
