@@ -43,14 +43,13 @@ CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def estimated_anew(model: keras.Model, data: Dataset) -> keras.Model:
-    """A copy whose batch statistics are those of 2,000 training samples."""
+    """A copy whose batch statistics are those of up to 2,000 training samples."""
     copy = _copy(model)
     norms = [layer for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    batches = data.x_train[:2000].reshape(20, 100, *data.x_train.shape[1:])
-    for number, batch in enumerate(batches):
+    for number in range(min(len(data.x_train), 2000) // 100):
         for layer in norms:
             layer.momentum = number / (number + 1)  # the mean of all batches
-        copy(batch, training=True)
+        copy(data.x_train[100 * number : 100 * number + 100], training=True)
     return copy
 
 
