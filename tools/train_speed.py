@@ -68,7 +68,7 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
     callbacks = [clock] if kind == "dense" else [tfmcu_prune.PruneCallback(), clock]
     start = time.perf_counter()
-    fit(without_autotune(batches), epochs=EPOCHS.value, verbose=0, callbacks=callbacks)
+    fit(without_autotune(batches), epochs=EPOCHS.value, shuffle=False, verbose=0, callbacks=callbacks)
     seconds = time.perf_counter() - start
     right = model.predict(data.x_test, batch_size=500, verbose=0).argmax(-1) == data.y_test
     return {

@@ -100,7 +100,7 @@ def fit(
     batches = Batches(data, recipe, seed, teacher=teacher)
     made = optimizer(recipe, epochs * len(batches))
     model.compile(made, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
-    model.fit(without_autotune(batches), epochs=epochs, verbose=0, callbacks=list(callbacks))
+    model.fit(without_autotune(batches), epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def without_autotune(batches: keras.utils.PyDataset) -> Any:
