@@ -112,7 +112,7 @@ def test_sources_of_data(source: str, several: int, always: list[int]) -> None:
         gated.compile(gated.optimizer, gated.loss, steps_per_execution=several)
         x, y = _data(gated)
         data = tensorflow.data.Dataset.from_tensor_slices((x, y)).batch(16)
-        options = {"epochs": 4, "verbose": 0, "callbacks": [PruneCallback(begin=0, end=3)]}
+        options = {"epochs": 4, "verbose": 0, "callbacks": [PruneCallback(begin=0, end=3, strength=0.1)]}
         if not cut:
             histories.append(gated.fit(x, y, batch_size=16, shuffle=False, **options).history)
             continue

@@ -46,7 +46,7 @@ def form(gated: keras.Model) -> Resources:
 
 
 def pruning(begin: int | None = None, end: int | None = None, **kwargs: Any) -> PruneCallback:
-    return PruneCallback(begin, end, measure=form, **kwargs)
+    return PruneCallback(begin, end, **{"measure": form, "strength": 0.1, **kwargs})
 
 
 def fit(model: keras.Model, *args: Any, run: Any = keras.Model.fit, **kwargs: Any) -> keras.callbacks.History:

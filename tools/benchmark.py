@@ -26,6 +26,7 @@ from bench import grids, networks, results, tasks
 from bench.measure import measure
 from bench.methods import Job, parse
 from bench.pareto import pareto
+from bench.training import JIT
 
 from tfmcu_prune import Budget
 from tfmcu_prune.datasets import Dataset
@@ -46,7 +47,7 @@ _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data
 _RESULTS = flags.DEFINE_string("results", "tools/benchmark_results/results.jsonl", "The results file.")
 _CACHE = flags.DEFINE_string("cache", "build/benchmark", "Folder of the trained dense networks of scenario B.")
 _REPORT = flags.DEFINE_bool("report", False, "Only write the table and the picture beside the results file.")
-_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile of Keras.")
+_JIT = flags.DEFINE_enum("jit", "auto", list(JIT), "jit_compile of Keras.")
 _POLICY = flags.DEFINE_string("policy", "float32", "Dtype policy: mixed_bfloat16 where the machine is fast at it.")
 
 
@@ -161,8 +162,7 @@ def main(_: list[str]) -> None:
     path = Path(_RESULTS.value)
     if not _REPORT.value:
         keras.config.set_dtype_policy(_POLICY.value)
-        jit: Any = {"auto": "auto", "true": True, "false": False}[_JIT.value]
-        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), jit), path)
+        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value]), path)
     report(path)
 
 

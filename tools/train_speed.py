@@ -34,7 +34,7 @@ BATCH = flags.DEFINE_integer("batch", 128, "Samples a step.")
 KINDS = flags.DEFINE_list("kinds", ["dense", "masked", "shrinking"], "Kinds of fit.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; medians count.")
 SHARE = flags.DEFINE_float("share", 0.1, "MACs of the pruned network, as a part of the dense one's.")
-JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile; auto is what Keras does by itself.")
+_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile; auto is what Keras does by itself.")
 DATA = flags.DEFINE_string("data", "../shared/data", "Folder of cifar10.npz.")
 OUTPUT = flags.DEFINE_string("output", "build/train_speed", "Folder of results.jsonl and table.md.")
 ONE = flags.DEFINE_string("one", "", "NETWORK:KIND:SEED of one fit, printed as JSON; used by this script itself.")
@@ -45,7 +45,7 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     import keras
     from bench import networks
     from bench.tasks import Recipe, load
-    from bench.training import Batches, without_autotune
+    from bench.training import JIT, Batches, without_autotune
 
     import tfmcu_prune
     from tfmcu_prune.callback import converted_cost
@@ -62,7 +62,7 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
         keras.optimizers.Adam(schedule),
         "categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile={"auto": "auto", "true": True, "false": False}[JIT.value],
+        jit_compile=JIT[_JIT.value],
     )
     clock = _Clock()
     fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
@@ -73,7 +73,7 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     right = model.predict(data.x_test, batch_size=500, verbose=0).argmax(-1) == data.y_test
     return {
         "network": network, "kind": kind, "seed": seed, "epochs": EPOCHS.value, "samples": SAMPLES.value,
-        "backend": keras.backend.backend(), "jit": JIT.value, "seconds": seconds,
+        "backend": keras.backend.backend(), "jit": _JIT.value, "seconds": seconds,
         "steady": seconds - clock.first, "mib": _peak(), "accuracy": float(right.mean()),
         "seconds_an_epoch": clock.epochs,
     }  # fmt: skip
@@ -139,7 +139,7 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "results.jsonl"
     results = [json.loads(line) for line in saved.read_text().splitlines()] if saved.exists() else []
-    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), JIT.value)
+    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), _JIT.value)
     done = {(r["network"], r["kind"], r["seed"], r["epochs"], r["samples"], r["backend"], r["jit"]) for r in results}
     for seed in range(ROUNDS.value):
         for network in NETWORKS.value:

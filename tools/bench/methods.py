@@ -112,7 +112,7 @@ def ours(
     *,
     begin: float = 0.1,
     end: float = 0.5,
-    strength: float = 0.1,
+    strength: float = 0.0,
     salience: str = "norm",
     allocation: str = "concave",
     power: float = -1.0,
@@ -147,22 +147,22 @@ def ours(
 def one_shot_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms, all at once, then fine-tuning: halfway, or at the start in scenario B."""
     part = 0.0 if job.trained is not None else 0.5
-    return ours(job, begin=part, end=part, strength=0.0, allocation="global")
+    return ours(job, begin=part, end=part, allocation="global")
 
 
 def cubic_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
-    return ours(job, strength=0.0, allocation="global")
+    return ours(job, allocation="global")
 
 
 def taylor(job: Job) -> keras.Model:
     """Global ranking by the squared gradients of the gates along a cubic ramp."""
-    return ours(job, strength=0.0, allocation="global", salience="taylor")
+    return ours(job, allocation="global", salience="taylor")
 
 
 def random(job: Job) -> keras.Model:
     """Our sizes, but random channels."""
-    return ours(job, strength=0.0, salience="random")
+    return ours(job, salience="random")
 
 
 def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0, rate: float = 0.02) -> keras.Model:
@@ -179,7 +179,7 @@ def morphnet(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Mode
 
 def _penalized(job: Job, gated: keras.Model, penalty: Penalty, end: float) -> keras.Model:
     step = job.step(end)
-    freeze = PruneCallback(step, step, strength=0.0, salience=_gate_size, allocation=rank_globally)
+    freeze = PruneCallback(step, step, salience=_gate_size, allocation=rank_globally)
     return tfmcu_prune.strip(job.train(gated, [freeze, penalty]))
 
 

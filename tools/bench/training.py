@@ -11,6 +11,9 @@ import numpy as np
 from bench.tasks import Recipe
 from tfmcu_prune.datasets import Dataset
 
+JIT: dict[str, bool | str] = {"auto": "auto", "true": True, "false": False}
+"""`jit_compile` of Keras by the word of a flag."""
+
 Teacher = Callable[[Any], Any]
 """`(samples) -> class probabilities`."""
 
