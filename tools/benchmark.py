@@ -18,7 +18,6 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 from absl import app, flags
