@@ -54,16 +54,17 @@ def estimated_anew(model: keras.Model, data: Dataset) -> keras.Model:
     return copy
 
 
-def equalized(model: keras.Model, data: Dataset) -> keras.Model:
+def equalized(model: keras.Model, data: Dataset) -> keras.Model | None:
     """A copy in which the channels between a batch normalization and a depthwise convolution reach equally far.
 
     Only across a ReLU without a bound, which scaling passes through: y = W2 relu(W1 x) = (W2 / s) relu(s W1 x). Source:
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721), eq. 7,
-    with the ranges that the activations have on samples in place of those of the first kernel.
+    with the ranges that the activations have on samples in place of those of the first kernel. `None` where there is
+    no such place.
     """
     copy = _copy(model)
-    graph = graphs.read(copy)
-    for norm, relu, reader in _chains(graph):
+    chains = list(_chains(graphs.read(copy)))
+    for norm, relu, reader in chains:
         reach = keras.Model(copy.inputs, copy.get_layer(relu.name).output)
         values = reach.predict(data.x_train[:500], verbose=0).max((0, 1, 2))
         scale = np.where(values > 0, np.sqrt(values.max() / np.maximum(values, 1e-6)), 1).clip(1, 16)
@@ -71,20 +72,26 @@ def equalized(model: keras.Model, data: Dataset) -> keras.Model:
         norm.layer.beta.assign(norm.layer.beta * scale)
         kernel = reader.layer.kernel
         kernel.assign(kernel / scale.reshape(1, 1, -1, 1))
-    return copy
+    return copy if chains else None
 
 
 def _chains(graph: graphs.Graph) -> Iterator[tuple[Any, Any, Any]]:
     """Batch normalization, unbounded ReLU and the (depthwise) convolution that alone reads it."""
     makers = {id: call for call in graph.calls for id in call.outputs}
     for relu in graph.calls:
-        if isinstance(relu.layer, keras.layers.ReLU) and relu.layer.max_value is None:
+        if _is_unbounded_relu(relu.layer):
             norm = makers.get(relu.inputs[0])
             readers = [call for call in graph.calls if relu.outputs[0] in call.inputs]
             alone = norm is not None and len(readers) == 1
             normal = alone and isinstance(norm.layer, keras.layers.BatchNormalization)
             if normal and isinstance(readers[0].layer, CONVOLUTIONS):
                 yield norm, relu, readers[0]
+
+
+def _is_unbounded_relu(layer: Any) -> bool:
+    if isinstance(layer, keras.layers.Activation):
+        return layer.activation is keras.activations.relu
+    return isinstance(layer, keras.layers.ReLU) and layer.max_value is None
 
 
 def bias_corrected(model: keras.Model, data: Dataset) -> keras.Model:
@@ -139,13 +146,18 @@ def quantization_aware(model: keras.Model, data: Dataset, recipe: tasks.Recipe, 
     return tfmcu_prune.convert(aware)
 
 
-Variant = Callable[[keras.Model, Dataset, tasks.Recipe, int], bytes]
+def across_layers(model: keras.Model, data: Dataset, recipe: tasks.Recipe, seed: int) -> bytes | None:
+    balanced = equalized(model, data)
+    return None if balanced is None else tfmcu_prune.convert(balanced, data.x_train[:500])
+
+
+Variant = Callable[[keras.Model, Dataset, tasks.Recipe, int], bytes | None]
 VARIANTS: dict[str, Variant] = {
     "ptq": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:500]),
     "ptq-100": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:100]),
     "ptq-10": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:10]),
     "statistics": lambda model, data, *_: tfmcu_prune.convert(estimated_anew(model, data), data.x_train[:500]),
-    "equalized": lambda model, data, *_: tfmcu_prune.convert(equalized(model, data), data.x_train[:500]),
+    "equalized": across_layers,
     "bias": lambda model, data, *_: tfmcu_prune.convert(bias_corrected(model, data), data.x_train[:500]),
     "int16x8": lambda model, data, *_: tfmcu_prune.convert(model, data.x_train[:500], quantize="int16x8"),
     "qat": quantization_aware,
@@ -176,6 +188,8 @@ def run(case: str, seed: int, done: set[tuple[str, int, str]]) -> Iterator[dict[
     real = float_accuracy(_copy(model), data.x_test, data.y_test)
     for name in missing:
         file = VARIANTS[name](model, data, recipe, seed)
+        if file is None:  # there is nothing that it could do to this network
+            continue
         cost = tfmcu_prune.footprint(file)
         if name == "int16x8":  # LiteRT's integer kernels are not compared with TFLM's
             found, engine = float(np.mean(runtime.run(file, data.x_test).argmax(-1) == data.y_test)), "tflm"
