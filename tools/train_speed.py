@@ -38,7 +38,8 @@ _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile;
 DATA = flags.DEFINE_string("data", "../shared/data", "Folder of cifar10.npz.")
 OUTPUT = flags.DEFINE_string("output", "build/train_speed", "Folder of results.jsonl and table.md.")
 ONE = flags.DEFINE_string("one", "", "NETWORK:KIND:SEED of one fit, printed as JSON; used by this script itself.")
-SETTING = ("network", "epochs", "samples", "backend", "jit")
+_FEED = "untuned"  # results of "arrays" are from before `without_autotune`: their epochs could end late
+SETTING = ("network", "epochs", "samples", "backend", "jit", "feed")
 
 
 def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     right = model.predict(data.x_test, batch_size=500, verbose=0).argmax(-1) == data.y_test
     return {
         "network": network, "kind": kind, "seed": seed, "epochs": EPOCHS.value, "samples": SAMPLES.value,
-        "backend": keras.backend.backend(), "jit": _JIT.value, "seconds": seconds,
+        "backend": keras.backend.backend(), "jit": _JIT.value, "feed": _FEED, "seconds": seconds,
         "steady": seconds - clock.first, "mib": _peak(), "accuracy": float(right.mean()),
         "seconds_an_epoch": clock.epochs,
     }  # fmt: skip
@@ -139,8 +140,8 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "results.jsonl"
     results = [json.loads(line) for line in saved.read_text().splitlines()] if saved.exists() else []
-    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), _JIT.value)
-    done = {(r["network"], r["kind"], r["seed"], r["epochs"], r["samples"], r["backend"], r["jit"]) for r in results}
+    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), _JIT.value, _FEED)
+    done = {(r["network"], r["kind"], r["seed"], *(r[key] for key in SETTING[1:])) for r in results}
     for seed in range(ROUNDS.value):
         for network in NETWORKS.value:
             for kind in KINDS.value:
