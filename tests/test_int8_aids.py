@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 pytest.importorskip("sklearn")
 
-import quantization
+from bench import int8_aids
 
 
 def _network(activation: str) -> keras.Model:
@@ -35,7 +35,7 @@ def _data() -> SimpleNamespace:
 
 def test_equalization_keeps_the_function_and_evens_the_ranges() -> None:
     model, data = _network("relu"), _data()
-    balanced = quantization.equalized(model, data)
+    balanced = int8_aids.equalized(model, data)
     assert balanced is not None
     outputs = [made.predict(data.x_train, verbose=0) for made in (model, balanced)]
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
@@ -48,16 +48,16 @@ def test_equalization_keeps_the_function_and_evens_the_ranges() -> None:
 
 
 def test_equalization_has_nothing_to_do_across_a_bounded_relu() -> None:
-    assert quantization.equalized(_network("relu6"), _data()) is None
+    assert int8_aids.equalized(_network("relu6"), _data()) is None
 
 
 def test_corrected_biases_take_off_the_mean_of_what_rounded_kernels_add() -> None:
     data, errors = _data(), []
     exact = _after_first_norm(_network("relu"), data)
-    for correct in (lambda model, _: model, quantization.bias_corrected):
+    for correct in (lambda model, _: model, int8_aids.bias_corrected):
         model = correct(_network("relu"), data)
         kernel = keras.ops.convert_to_numpy(model.layers[1].kernel)
-        model.layers[1].kernel.assign(kernel + quantization._rounding(kernel, depthwise=False))
+        model.layers[1].kernel.assign(kernel + int8_aids._rounding(kernel, depthwise=False))
         errors.append(np.abs((_after_first_norm(model, data) - exact).mean((0, 1, 2))).mean())
     assert errors[1] < 0.5 * errors[0]
 
