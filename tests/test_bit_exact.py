@@ -54,7 +54,7 @@ def test_both_compute_the_same(name: str) -> None:
     keras.utils.set_random_seed(0)
     model = randomize(ZOO[name]())
     x = np.random.default_rng(1).normal(0.5, 0.4, (SAMPLES, *model.inputs[0].shape[1:])).astype(np.float32)
-    data = tfmcu_prune.convert(model, x[:50])
+    data = tfmcu_prune.convert(model, x[:50], optimize_arena=False)  # a plan in the file would not keep all tensors
     graph = read_model(data).main
     compared = dict.fromkeys((operator.name for operator in graph.operators), 0)
     for ours, theirs in _activations(data, graph, x):
@@ -64,7 +64,9 @@ def test_both_compute_the_same(name: str) -> None:
                 for i in operator.outputs:
                     difference = np.abs(ours[i].astype(int) - theirs[i]).max()
                     assert difference <= STEPS.get(operator.name, 0), operator.name
-    assert min(compared.values()) > SAMPLES / 2
+    apart = {i for operator in graph.operators if operator.name in STEPS for i in operator.outputs}
+    surely = {operator.name for operator in graph.operators if not apart.intersection(operator.inputs)}
+    assert min(compared[name] for name in surely) > SAMPLES / 2
 
 
 def _activations(data: bytes, graph: Subgraph, x: np.ndarray) -> Any:
