@@ -30,7 +30,7 @@ print("done")
 """
 
 CONVERT = """
-import os, signal, time
+import os, signal
 import keras, nets, numpy as np, pytest, tfmcu_prune
 from tfmcu_prune import elsewhere
 x = np.random.default_rng(0).random((20, 8, 8, 3)).astype("float32")
@@ -43,9 +43,9 @@ os.kill(worker._process.pid, signal.SIGKILL)
 assert tfmcu_prune.convert(model, x) == file
 assert elsewhere._worker(os.getpid()) is not worker
 inputs = keras.Input((8, 8, 3))
-flipped = keras.Model(inputs, keras.layers.RandomContrast(0.5)(keras.layers.Activation("gelu")(inputs)))
-with pytest.raises(tfmcu_prune.UnsupportedLayer, match="gelu|Gelu|GELU|activation"):
-    tfmcu_prune.convert(flipped, x)
+refused = keras.Model(inputs, keras.layers.Activation("gelu", name="bend")(inputs))
+with pytest.raises(tfmcu_prune.UnsupportedLayer, match="'bend'"):
+    tfmcu_prune.convert(refused, x)
 print("done")
 """
 

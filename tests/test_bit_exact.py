@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from applications import calibrate, randomize_scaled
 from networks import randomize
 
 import tfmcu_prune
@@ -52,8 +53,9 @@ def test_every_network_of_the_zoo_is_here() -> None:
 def test_both_compute_the_same(name: str) -> None:
     """Of every operator that reads the same, what it writes; of the whole, the outputs."""
     keras.utils.set_random_seed(0)
-    model = randomize(ZOO[name]())
+    model = randomize_scaled(ZOO[name]())
     x = np.random.default_rng(1).normal(0.5, 0.4, (SAMPLES, *model.inputs[0].shape[1:])).astype(np.float32)
+    calibrate(model, x[:50])  # or deep networks compute nearly the same for all samples
     data = tfmcu_prune.convert(model, x[:50], optimize_arena=False)  # a plan in the file would not keep all tensors
     graph = read_model(data).main
     compared = dict.fromkeys((operator.name for operator in graph.operators), 0)
@@ -64,9 +66,7 @@ def test_both_compute_the_same(name: str) -> None:
                 for i in operator.outputs:
                     difference = np.abs(ours[i].astype(int) - theirs[i]).max()
                     assert difference <= STEPS.get(operator.name, 0), operator.name
-    apart = {i for operator in graph.operators if operator.name in STEPS for i in operator.outputs}
-    surely = {operator.name for operator in graph.operators if not apart.intersection(operator.inputs)}
-    assert min(compared[name] for name in surely) > SAMPLES / 2
+    assert min(compared.values()) > SAMPLES / 2
 
 
 def _activations(data: bytes, graph: Subgraph, x: np.ndarray) -> Any:

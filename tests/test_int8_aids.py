@@ -8,10 +8,8 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
-import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-pytest.importorskip("sklearn")
 
 from bench import int8_aids
 

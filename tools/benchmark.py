@@ -7,7 +7,7 @@ goes on where it ended. The test split is looked at once a run, at its end; choi
     python tools/benchmark.py --grid small --piece 1/10 --data ../shared/data
     KERAS_BACKEND=jax python tools/benchmark.py --grid large --data ../shared/data
     python tools/benchmark.py --task speech --network ds_cnn --scenario B --level tight --epochs 12 --tune 4 \\
-        --methods uniform,ours,ours:strength=0 --seeds 3
+        --methods uniform,ours,ours:strength=0.1 --seeds 3
     python tools/benchmark.py --report
 """
 

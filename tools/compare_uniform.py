@@ -6,7 +6,7 @@ of the int8 file on TFLM over the whole test split, and of the float model; vali
 trained on. A run that was stopped goes on where its results.json ends; remove the folder for other settings.
 
     python tools/compare_uniform.py --seeds 3
-    python tools/compare_uniform.py --variants pruned,pruned:strength=0 --seeds 3
+    python tools/compare_uniform.py --variants pruned,pruned:strength=0.1 --seeds 3
 """
 
 from __future__ import annotations

@@ -34,19 +34,18 @@ BATCH = flags.DEFINE_integer("batch", 128, "Samples a step.")
 KINDS = flags.DEFINE_list("kinds", ["dense", "masked", "shrinking"], "Kinds of fit.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; medians count.")
 SHARE = flags.DEFINE_float("share", 0.1, "MACs of the pruned network, as a part of the dense one's.")
-_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile; auto is what Keras does by itself.")
+JIT = flags.DEFINE_enum("jit", "auto", ["auto", "true", "false"], "jit_compile; auto is what Keras does by itself.")
 DATA = flags.DEFINE_string("data", "../shared/data", "Folder of cifar10.npz.")
 OUTPUT = flags.DEFINE_string("output", "build/train_speed", "Folder of results.jsonl and table.md.")
 ONE = flags.DEFINE_string("one", "", "NETWORK:KIND:SEED of one fit, printed as JSON; used by this script itself.")
-_FEED = "untuned"  # results of "arrays" are from before `without_autotune`: their epochs could end late
+FEED = "untuned"  # results of "arrays" are from before `without_autotune`: their epochs could end late
 SETTING = ("network", "epochs", "samples", "backend", "jit", "feed")
 
 
 def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     import keras
-    from bench import networks
+    from bench import networks, training
     from bench.tasks import Recipe, load
-    from bench.training import JIT, Batches, without_autotune
 
     import tfmcu_prune
     from tfmcu_prune.callback import converted_cost
@@ -57,24 +56,24 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     if kind != "dense":
         dense = converted_cost(keras.models.clone_model(model))
         model = tfmcu_prune.prunable(model, tfmcu_prune.Budget(macs=round(SHARE.value * dense.macs)))
-    batches = Batches(data, Recipe(batch_size=BATCH.value, smoothing=0.0), seed)
+    batches = training.Batches(data, Recipe(batch_size=BATCH.value, smoothing=0.0), seed)
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS.value * len(batches))
     model.compile(
         keras.optimizers.Adam(schedule),
         "categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=JIT[_JIT.value],
+        jit_compile=training.JIT[JIT.value],
     )
     clock = _Clock()
     fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
     callbacks = [clock] if kind == "dense" else [tfmcu_prune.PruneCallback(), clock]
     start = time.perf_counter()
-    fit(without_autotune(batches), epochs=EPOCHS.value, shuffle=False, verbose=0, callbacks=callbacks)
+    fit(training.without_autotune(batches), epochs=EPOCHS.value, shuffle=False, verbose=0, callbacks=callbacks)
     seconds = time.perf_counter() - start
     right = model.predict(data.x_test, batch_size=500, verbose=0).argmax(-1) == data.y_test
     return {
         "network": network, "kind": kind, "seed": seed, "epochs": EPOCHS.value, "samples": SAMPLES.value,
-        "backend": keras.backend.backend(), "jit": _JIT.value, "feed": _FEED, "seconds": seconds,
+        "backend": keras.backend.backend(), "jit": JIT.value, "feed": FEED, "seconds": seconds,
         "steady": seconds - clock.first, "mib": _peak(), "accuracy": float(right.mean()),
         "seconds_an_epoch": clock.epochs,
     }  # fmt: skip
@@ -140,7 +139,7 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "results.jsonl"
     results = [json.loads(line) for line in saved.read_text().splitlines()] if saved.exists() else []
-    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), _JIT.value, _FEED)
+    setting = (EPOCHS.value, SAMPLES.value, os.environ.get("KERAS_BACKEND", "tensorflow"), JIT.value, FEED)
     done = {(r["network"], r["kind"], r["seed"], *(r[key] for key in SETTING[1:])) for r in results}
     for seed in range(ROUNDS.value):
         for network in NETWORKS.value:
