@@ -43,6 +43,19 @@ def _trained(model: keras.Model, x):
     return aware
 
 
+def _rms(difference: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(difference**2)))
+
+
+def _moved(aware, x: np.ndarray) -> np.ndarray:
+    """What the model computes when its input moves by a fortieth of a step of int8.
+
+    Fifty layers with random weights turn one value that rounds to the other side into a tenth of the outputs' range.
+    """
+    noise = np.random.default_rng(0).normal(0.0, np.ptp(x) / 255 / 40, x.shape).astype(np.float32)
+    return np.asarray(aware(x + noise, training=False))
+
+
 def test_every_network_of_the_zoo_is_here() -> None:
     assert set(ZOO) >= {*zoo.NETWORKS, *zoo.SIGNAL_NETWORKS}
 
@@ -67,8 +80,9 @@ def test_the_file_computes_what_the_aware_model_does(name: str) -> None:
     assert {tensor.type for tensor in graph.tensors} == {"int8", "int32"}
     assert graph.tensors[graph.inputs[0]].name == model.layers[0].name
     assert graph.tensors[graph.outputs[0]].name.split(":")[0] == model.output_names[0]
-    expected, ran = np.asarray(aware(x, training=False)), run(data, x)
-    assert np.sqrt(np.mean((ran - expected) ** 2)) < 0.05 * np.ptp(expected) + graph.tensors[graph.outputs[0]].scale
+    expected = np.asarray(aware(x, training=False))
+    allowed = 0.05 * np.ptp(expected) + graph.tensors[graph.outputs[0]].scale
+    assert _rms(run(data, x) - expected) < allowed + _rms(_moved(aware, x) - expected)
     assert tfmcu_prune.footprint(data).macs >= tfmcu_prune.footprint(tfmcu_prune.convert(model, x)).macs
 
 
@@ -97,7 +111,7 @@ def test_other_patterns(net) -> None:
     x = inputs_for(model, 40)
     aware = _trained(model, x)
     expected, ran = np.asarray(aware(x, training=False)), run(tfmcu_prune.convert(aware), x)
-    assert np.sqrt(np.mean((ran - expected) ** 2)) < 0.05 * np.ptp(expected)
+    assert _rms(ran - expected) < 0.05 * np.ptp(expected)
 
 
 def test_ranges_start_at_those_of_the_samples() -> None:
