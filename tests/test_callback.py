@@ -9,6 +9,7 @@ from networks import inputs_for
 
 import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, PruneCallback
+from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.resources import evaluate, resource_model
 
@@ -56,6 +57,19 @@ def test_the_budget_holds_and_is_used(data) -> None:
         values = history.history[name]
         assert values == sorted(values, reverse=True)
         assert values[-1] == values[-2]  # frozen at half of the training
+
+
+def test_a_budget_is_filled_where_the_file_jumps(data) -> None:
+    """As where a memory plan is written into the file of one mask and not of the next smaller one."""
+    forms = resource_model(channel_groups(nets.residual()))
+    budget = Budget(flash=budget_of(nets.residual()).flash)
+
+    def measure(gated: keras.Model) -> Resources:
+        form = evaluate(forms, forms.sizes(tfmcu_prune.get_mask(gated)))
+        return Resources(form.arena, form.flash + (form.flash > 0.95 * budget.flash) * budget.flash // 7, form.macs)
+
+    gated, _ = fit(nets.residual(), budget, data, 2, PruneCallback(measure=measure))
+    assert 0.9 * budget.flash < measure(gated).flash <= budget.flash
 
 
 @pytest.mark.parametrize("name", ["arena", "flash", "macs"])

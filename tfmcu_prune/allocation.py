@@ -9,7 +9,7 @@ import numpy as np
 
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.resources import RESOURCES, ResourceModel, evaluate, gradient, over, slope
+from tfmcu_prune.resources import RESOURCES, ResourceModel, evaluate, gradient, over, total_slope
 from tfmcu_prune.rules import Array
 
 _CHUNK = 0.03  # part of a group that one step of the projection takes away
@@ -233,12 +233,11 @@ def _ladder(model: ResourceModel, worth: Array) -> tuple[Array, Array]:
 
 def _way_down(model: ResourceModel, limits: Mapping[str, int], ladder: Array, loss: Array, rungs: Array) -> list[Array]:
     """The rungs behind each of the next steps while the budgets in `limits` are the violated ones."""
-    every, way = np.arange(len(rungs)), list[Array]()
+    every, way, relief = np.arange(len(rungs)), list[Array](), total_slope(model, limits)
     n, least_loss = np.append(ladder[rungs, every], 1.0), loss[rungs, every]
     taken = n[:-1] - ladder[rungs + 1, every]
     for _ in range(_STEPS):
-        relief = sum(slope(model, n, name) / limit for name, limit in limits.items())
-        best = int(np.argmin(least_loss / (taken * relief + 1e-12)))
+        best = int(np.argmin(least_loss / (taken * relief(n) + 1e-12)))
         if least_loss[best] == np.inf:
             break
         rungs = rungs.copy()
@@ -254,13 +253,12 @@ def _describe(resources: Resources, excess: dict[str, float]) -> str:
 
 
 def _refill(model: ResourceModel, budget: Budget, sizes: Array, worth: Array) -> Array:
-    limits, every = budget.limits(), np.arange(len(model.groups))
+    every, cost = np.arange(len(model.groups)), total_slope(model, budget.limits())
     open_groups = sizes < model.full()
     while open_groups.any():
-        slopes = gradient(model, sizes)
-        cost = sum(slopes[RESOURCES.index(name)] / limit for name, limit in limits.items()) + 1e-12
         more = _more(model, sizes)
-        gain = (worth[every, more - 1] - worth[every, sizes - 1]) / (np.maximum(more - sizes, 1) * cost)
+        paid = np.maximum(more - sizes, 1) * (cost(np.append(sizes, 1.0)) + 1e-12)
+        gain = (worth[every, more - 1] - worth[every, sizes - 1]) / paid
         best = int(np.argmax(np.where(open_groups, gain, -np.inf)))
         before, sizes[best] = sizes[best], more[best]
         if over(evaluate(model, sizes), budget):  # costs only grow, so this group is done

@@ -25,7 +25,8 @@ from tfmcu_prune.tflm.footprint import footprint
 from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
-_CORRECTIONS = 8  # tries to bring the converted file within the budget
+_CORRECTIONS = 8  # conversions to bring the file within the budget, and to fill the budget
+_FULL = 0.99  # part of a budget behind which no more is tried
 _DIVERGED = (
     "not all the model's weights (or what the salience makes of them) are finite: the training has diverged. Lower the "
     "learning rate, clip the gradients (clipnorm), or go on from an earlier checkpoint."
@@ -222,26 +223,55 @@ class PruneCallback(keras.callbacks.Callback):
 
     def _freeze(self, worth: Array) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""
-        gated = gated_in(self.model)
-        layer, budget = gates_of(gated), self._budget
-        for attempt in range(_CORRECTIONS):
-            mask = self._choose(worth, budget)
-            layer.mask.assign(mask.astype("float32"))
-            layer.final = None
-            real = self.measure(gated)
-            form = self.cost(mask)
-            if not over(real, self._budget) and (attempt or mask.all() or not self._budget.limits()):
-                break
-            budget = _corrected(self._budget, form, real)
-        else:
-            raise BudgetError(
-                f"The converted model does not come within {self._budget}: it takes {real} where {form} was expected."
-            )
+        layer = gates_of(gated_in(self.model))
+        mask, real = self._fitted(worth)
+        layer.mask.assign(mask.astype("float32"))
+        layer.final, self._frozen = mask, True
         layer.price.assign(np.zeros(layer.count))
         layer.frozen.assign(1)
         self._say_ties(mask, worth)
-        layer.final, self._frozen = mask, True
         logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)
+
+    def _fitted(self, worth: Array) -> tuple[Array, Resources]:
+        """The mask whose converted file fills the budget best, and what that file costs.
+
+        The closed form is given the budget under which the file would just fit, as the last file tells. Where that is
+        no help, since the converter did otherwise with it (a memory plan takes half a KiB of flash), it is given a
+        budget between one that was small enough and one that was not.
+        """
+        best, inside, outside = None, None, None
+        proposals, tried = [self._budget], set[bytes]()
+        while len(tried) < _CORRECTIONS:
+            masks = ((budget, self._choose(worth, budget)) for budget in proposals)
+            new = next(((budget, mask) for budget, mask in masks if mask.tobytes() not in tried), None)
+            if new is None:
+                break
+            budget, mask = new
+            tried.add(mask.tobytes())
+            real = self._measured(mask)
+            if over(real, self._budget):
+                outside = budget
+            elif best is None or _filled(real, self._budget) > _filled(best[1], self._budget):
+                best, inside = (mask, real), budget
+            if best and (best[0].all() or (len(tried) > 1 and _filled(best[1], self._budget) > _FULL)):
+                break
+            proposals = [_corrected(self._budget, self.cost(mask), real, inside)]
+            if inside and outside:
+                between = _between(inside, outside)
+                proposals = [proposal for proposal in (*proposals, between) if _is_below(proposal, outside)]
+        if best is None:
+            raise BudgetError(
+                f"The converted model does not come within {self._budget}: it takes {real} where {self.cost(mask)} was "
+                "expected."
+            )
+        return best
+
+    def _measured(self, mask: Array) -> Resources:
+        gated = gated_in(self.model)
+        layer = gates_of(gated)
+        layer.mask.assign(mask.astype("float32"))
+        layer.final = None
+        return self.measure(gated)
 
     def _say_ties(self, mask: Array, worth: Array) -> None:
         parts = [group for group in self._left.groups if not mask[group.channels].all()]
@@ -287,7 +317,23 @@ def _chance(file: bytes) -> int:
     return _ZERO_POINT * (len(points) - len(set(points) - {-128}))
 
 
-def _corrected(budget: Budget, form: Resources, real: Resources) -> Budget:
-    """The budget for the closed form under which the file meets `budget`."""
-    limits = budget.limits()
-    return Budget(**{name: max(limits[name] - getattr(real, name) + getattr(form, name), 1) for name in limits})
+def _corrected(budget: Budget, form: Resources, real: Resources, least: Budget | None) -> Budget:
+    """The budget for the closed form under which the file meets `budget`, but not below one that can be met."""
+    limits, known = budget.limits(), least.limits() if least else {}
+    corrected = {name: limits[name] - getattr(real, name) + getattr(form, name) for name in limits}
+    return Budget(**{name: max(value, known.get(name, 1)) for name, value in corrected.items()})
+
+
+def _between(inside: Budget, outside: Budget) -> Budget:
+    ends = outside.limits()
+    return Budget(**{name: (value + ends[name]) // 2 for name, value in inside.limits().items()})
+
+
+def _is_below(one: Budget, other: Budget) -> bool:
+    ends = other.limits()
+    return any(value < ends[name] for name, value in one.limits().items())
+
+
+def _filled(resources: Resources, budget: Budget) -> float:
+    """The part of the budget that is used of the resource of which most is; 1 without limits."""
+    return max((getattr(resources, name) / limit for name, limit in budget.limits().items()), default=1.0)

@@ -76,7 +76,8 @@ def convert(
         output_dtype: The same for the outputs.
         optimize_arena: Put the operators into the order, and write the memory plan into the file, that need the
             smallest arena, where that saves more than it takes in flash; what the model computes stays the same.
-        budget: What the file may cost on a Cortex-M4 with CMSIS-NN.
+        budget: What the file may cost on a Cortex-M4 with CMSIS-NN. A memory plan that would take the flash over it
+            is left out.
         labels: Names of the classes. They are stored in the file as the metadata entry "labels", UTF-8, one a line, and
             count as flash.
 
@@ -101,9 +102,9 @@ def convert(
     else:
         data = _converted(graphs.read(_for_inference(model)), samples, types)
     _warn_of_constants(data)
-    data = optimize(data) if optimize_arena else data
     if names is not None:
         data = add_metadata(data, "labels", names)
+    data = optimize(data, budget=budget) if optimize_arena else data
     if budget is not None:
         footprint(data).require(budget)
     return data

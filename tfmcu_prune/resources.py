@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -413,12 +413,35 @@ def slope(model: ResourceModel, n: Array, name: str) -> Array:
         live = model.moments @ n
         peak = live.max()
         weight = np.exp((live - peak) / (_SMOOTHNESS * max(peak, 1.0)))
-        whole = (weight / weight.sum()) @ model.moments + model.linear[0]
-    elif name == "flash":
-        whole = model.curvature[0] @ n + model.linear[1]
-    else:
-        whole = model.curvature[1] @ n
-    return whole[:-1]
+        return ((weight / weight.sum()) @ model.moments + model.linear[0])[:-1]
+    curvature, linear = _quadratic(model, name)
+    return (curvature @ n + linear)[:-1]
+
+
+def _quadratic(model: ResourceModel, name: str) -> tuple[Array, Array | float]:
+    """The second derivatives of flash or MACs, and what is linear in it."""
+    return (model.curvature[0], model.linear[1]) if name == "flash" else (model.curvature[1], 0.0)
+
+
+def total_slope(model: ResourceModel, limits: Mapping[str, int]) -> Callable[[Array], Array]:
+    """Return the function of n that is the sum of `slope`, each as a part of its limit; quadratic ones are one product.
+
+    Args:
+        model: The resources in closed form.
+        limits: What each resource is divided by.
+    """
+    size = len(model.groups) + 1
+    curvature, linear = np.zeros((size, size)), np.zeros(size)
+    for name in [name for name in limits if name != "arena"]:
+        second, first = _quadratic(model, name)
+        curvature += second / limits[name]
+        linear += first / limits[name]
+
+    def at(n: Array) -> Array:
+        whole: Array = (curvature @ n + linear)[:-1]
+        return whole + slope(model, n, "arena") / limits["arena"] if "arena" in limits else whole
+
+    return at
 
 
 def over(resources: Resources, budget: Budget) -> dict[str, float]:

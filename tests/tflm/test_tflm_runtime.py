@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tflm_build import FLOAT, Graph, Tensor, build
 
+from tfmcu_prune import Budget
 from tfmcu_prune.errors import InvalidModel
 from tfmcu_prune.tflm import measure, optimize, run
 from tfmcu_prune.tflm.footprint import footprint
@@ -94,6 +95,13 @@ def test_optimize_gains(shared_model) -> None:
     before, after = footprint(model), footprint(optimize(model))
     assert after.arena + after.flash < before.arena + before.flash
     assert after.arena < 0.9 * before.arena
+
+
+def test_optimize_leaves_a_budget_alone(shared_model) -> None:
+    model = shared_model("inception_concat")
+    assert len(optimize(model)) > len(model)
+    assert len(optimize(model, budget=Budget(flash=len(model)))) == len(model)
+    assert optimize(model, budget=Budget(flash=1)) == optimize(model)
 
 
 def test_wrong_inputs() -> None:
