@@ -58,7 +58,7 @@ def _configurations(graph: Graph) -> list[dict[str, Any]]:
 def _interface(model: keras.Model) -> Any:
     """Structure, names, shapes and types of the inputs; structure and names of the outputs."""
     graph = read(model)
-    layer_of, makers = graph.input_layers, {id: call.name for call in graph.calls for id in call.outputs}
+    layer_of, makers = graph.input_layers, {key: call.name for call in graph.calls for key in call.outputs}
     inputs = keras.tree.map_structure(
         lambda ref: (layer_of[ref.id].name, layer_of[ref.id].batch_shape, layer_of[ref.id].dtype), graph.inputs
     )

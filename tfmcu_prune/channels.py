@@ -214,17 +214,17 @@ def analyze_graph(graph: graphs.Graph, limits: Limits = NO_LIMITS) -> Channels:
     """Label the channels of a model's graph; see `channel_groups`."""
     labels = _UnionFind()
     tensors, flows = _run_rules(graph, labels, limits)
-    for id in graph.output_ids():
-        labels.fix(tensors[id], "the model's output")
+    for key in graph.output_ids():
+        labels.fix(tensors[key], "the model's output")
     numbers, count = _number(labels)
-    final = {id: _relabel(a, numbers) for id, a in tensors.items()}
+    final = {key: _relabel(a, numbers) for key, a in tensors.items()}
     numbered = tuple(_relabel_flow(flow, numbers) for flow in flows)
     groups = _groups(graph, numbered, final, count, limits)
     return Channels(graph, numbered, final, count, groups, _fixed_groups(graph, flows, tensors, labels), limits)
 
 
 def _run_rules(graph: graphs.Graph, labels: _UnionFind, limits: Limits) -> tuple[dict[int, Array], list[Flow]]:
-    tensors = {id: _input_labels(graph.shapes[id], layer, labels) for id, layer in graph.input_layers.items()}
+    tensors = {key: _input_labels(graph.shapes[key], layer, labels) for key, layer in graph.input_layers.items()}
     flows, first_flow, fixed = dict[int, Flow](), dict[int, Flow](), set(limits.fixed)
     for call in graphs.from_outputs(graph):
         flow = _run_rule(call, [tensors[key] for key in call.inputs], labels, limits)
@@ -378,8 +378,8 @@ def _places(graph: graphs.Graph, flows: Sequence[Flow], tensors: Mapping[int, Ar
             for axis, labels in enumerate(axes):
                 if labels is not None:
                     yield ("" if flow.reads.get(name) == axis else call.name), labels
-        for id in call.outputs:
-            yield "", tensors[id]
+        for key in call.outputs:
+            yield "", tensors[key]
 
 
 def _row(a: Array) -> Array:

@@ -176,9 +176,9 @@ def _pairs(
     _, ratios = _measured(graph, few, candidates, data, feeds)
     matches: dict[int, int] = {}
     for place in sorted(range(len(candidates)), key=lambda place: (-ratios[place], place)):
-        tensor, id = candidates[place]
-        if ratios[place] > _EXACT and tensor.index not in matches and id not in matches.values():
-            matches[tensor.index] = id
+        tensor, key = candidates[place]
+        if ratios[place] > _EXACT and tensor.index not in matches and key not in matches.values():
+            matches[tensor.index] = key
     pairs = []
     found = _by_key(written)
     for key, tensors in _by_key(exact).items():
@@ -208,12 +208,12 @@ def _candidates(graph: graphs.Graph, written: Subgraph) -> list[tuple[Tensor, in
     names = {tensor.name.split(":")[0] for tensor in made}
     pairs = []
     for tensor in made:
-        ids = [id for call in graph.calls if call.name == tensor.name.split(":")[0] for id in call.outputs]
-        for id in ids:  # grows
-            readers = [call for call in graph.calls if id in call.inputs and call.name not in names]
+        ids = [key for call in graph.calls if call.name == tensor.name.split(":")[0] for key in call.outputs]
+        for key in ids:  # grows
+            readers = [call for call in graph.calls if key in call.inputs and call.name not in names]
             ids += [out for call in readers for out in call.outputs if out not in ids]
-        sizes = {id: np.prod([size or 1 for size in graph.shapes[id][1:]]) for id in ids if id in graph.shapes}
-        pairs += [(tensor, id) for id, size in sizes.items() if size == tensor.size]
+        sizes = {key: np.prod([size or 1 for size in graph.shapes[key][1:]]) for key in ids if key in graph.shapes}
+        pairs += [(tensor, key) for key, size in sizes.items() if size == tensor.size]
     return pairs
 
 
@@ -227,13 +227,13 @@ def _measured(
     """The outputs of the float model, and the signal-to-quantization-noise ratio of each pair, dB."""
     signal, noise = np.zeros(len(pairs)), np.zeros(len(pairs))
     outputs: list[list[Array]] = [[] for _ in graph.output_ids()]
-    ids = sorted({id for _, id in pairs} | set(graph.output_ids()))
+    ids = sorted({key for _, key in pairs} | set(graph.output_ids()))
     ran = litert.activations(data, list(feeds), [tensor for tensor, _ in pairs])
     for real, values in zip(_real(graph, samples, ids), ran, strict=True):
-        for output, id in zip(outputs, graph.output_ids(), strict=True):
-            output.append(real[id])
-        for place, ((_, id), value) in enumerate(zip(pairs, values, strict=True)):
-            expected = np.ravel(real[id]).astype(np.float64)
+        for output, key in zip(outputs, graph.output_ids(), strict=True):
+            output.append(real[key])
+        for place, ((_, key), value) in enumerate(zip(pairs, values, strict=True)):
+            expected = np.ravel(real[key]).astype(np.float64)
             signal[place] += (expected**2).sum()
             noise[place] += ((np.ravel(value) - expected) ** 2).sum()
     return [np.stack(output) for output in outputs], list(map(_decibels, signal, noise))
@@ -246,16 +246,16 @@ def _real(graph: graphs.Graph, samples: Sequence[Array], ids: Sequence[int]) -> 
         tensors: dict[int, Any] = dict(zip(graph.input_layers, batch, strict=True))
         for call in graph.calls:
             graphs.run_call(call, tensors)
-        values = {id: keras.ops.convert_to_numpy(keras.ops.cast(tensors[id], "float32")) for id in ids}
-        yield from ({id: values[id][row] for id in ids} for row in range(len(batch[0])))
+        values = {key: keras.ops.convert_to_numpy(keras.ops.cast(tensors[key], "float32")) for key in ids}
+        yield from ({key: values[key][row] for key in ids} for row in range(len(batch[0])))
 
 
 def _layers(
     graph: graphs.Graph, written: Subgraph, found: dict[int, float], pairs: Sequence[tuple[Tensor, int]]
 ) -> tuple[tuple[LayerError, ...], tuple[str, ...]]:
     """The layers in the order of the operators; an activation without a pair passes the ratio of its inputs on."""
-    makers = {id: call.name for call in graph.calls for id in call.outputs}
-    names = {tensor.index: makers[id] for tensor, id in pairs}
+    makers = {key: call.name for call in graph.calls for key in call.outputs}
+    names = {tensor.index: makers[key] for tensor, key in pairs}
     ratios: dict[int, float] = {}
     layers, unmatched = [], []
     for operator in written.operators:

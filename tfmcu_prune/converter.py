@@ -311,7 +311,7 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array], types: _Types) -> byte
             for index, call in enumerate(graph.calls):
                 with tf.name_scope(f"call{index:06d}"):  # the converter sorts by names: digits, and "input" behind
                     graphs.run_call(call, tensors, functions[index])
-        return [tensors[id] for id in graph.output_ids()]
+        return [tensors[key] for key in graph.output_ids()]
 
     try:
         return _written(run, [(x.batch_shape, x.dtype) for x in graph.input_layers.values()], samples, types)

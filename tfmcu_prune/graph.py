@@ -85,7 +85,7 @@ def read(model: keras.Model) -> Graph:
     shapes = reader.shapes
     names = _unique_names(reader.calls)
     calls = tuple(
-        replace(call, name=names[id(call.layer)], shapes=tuple(shapes.get(id) for id in call.outputs))
+        replace(call, name=names[id(call.layer)], shapes=tuple(shapes.get(key) for key in call.outputs))
         for call in reader.calls
     )
     return in_run_order(Graph(model.name, reader.input_layers, inputs, outputs, calls, shapes))
@@ -98,10 +98,10 @@ def from_outputs(graph: Graph) -> list[Call]:
     """
     maker = _makers(graph)
     order: dict[int, Call] = {}
-    waiting = [maker[id] for id in reversed(graph.output_ids()) if id in maker]
+    waiting = [maker[key] for key in reversed(graph.output_ids()) if key in maker]
     while waiting:
         call = waiting[-1]
-        missing = [maker[id] for id in call.inputs if id in maker and id not in order]
+        missing = [maker[key] for key in call.inputs if key in maker and key not in order]
         if missing and call.outputs[0] not in order:
             waiting.extend(reversed(missing))
         else:
@@ -131,7 +131,7 @@ def in_run_order(graph: Graph) -> Graph:
 
 
 def _makers(graph: Graph) -> dict[int, Call]:
-    return {id: call for call in graph.calls for id in call.outputs}
+    return {key: call for call in graph.calls for key in call.outputs}
 
 
 def replay(
@@ -148,8 +148,8 @@ def replay(
         A `keras.Model` whose inputs are named and structured as the graph's.
     """
     tensors: dict[int, Any] = {}
-    for id, layer in graph.input_layers.items():
-        tensors[id] = keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
+    for key, layer in graph.input_layers.items():
+        tensors[key] = keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
     if prologue is not None:
         prologue(list(tensors.values()))
     for call in graph.calls:

@@ -115,7 +115,7 @@ class Builder:
         self.operators: list[Operator] = []
         self.activations: list[Array] = []
         self.estimated: dict[str, None] = {}
-        self.at = {id: self.tensor(channels.labels[id]) for id in channels.graph.input_layers}
+        self.at = {key: self.tensor(channels.labels[key]) for key in channels.graph.input_layers}
         self.fixed = channels.count  # the label of every channel that no mask cuts
         self._views: dict[tuple[int, int], int] = {}
 

@@ -247,9 +247,9 @@ def _normalization(call: graphs.Call, graph: graphs.Graph) -> list[Step]:
 
 def _normalized_by(normalization: graphs.Call, graph: graphs.Graph) -> str:
     """The type of the linear layer that feeds this normalization alone; "" if there is none."""
-    (id,) = normalization.inputs
-    before = [call for call in graph.calls if id in call.outputs]
-    alone = sum(id in call.inputs for call in graph.calls) == 1 and id not in graph.output_ids()
+    (key,) = normalization.inputs
+    before = [call for call in graph.calls if key in call.outputs]
+    alone = sum(key in call.inputs for call in graph.calls) == 1 and key not in graph.output_ids()
     linear = before and getattr(before[0].layer, "activation", None) is keras.activations.linear
     return type(before[0].layer).__name__ if alone and linear else ""
 

@@ -57,7 +57,7 @@ def refuse_masks(graph: Graph) -> None:
             )
         makes = isinstance(layer, layers.Masking) or getattr(layer, "mask_zero", False)
         if makes or (given and getattr(layer, "supports_masking", False)):
-            steps = [id for id, shape in zip(call.outputs, call.shapes, strict=True) if shape and len(shape) > 2]
+            steps = [key for key, shape in zip(call.outputs, call.shapes, strict=True) if shape and len(shape) > 2]
             masked.update(steps)
 
 

@@ -52,6 +52,6 @@ def _matched(pattern: re.Pattern[str], name: str) -> str:
 
 
 def _output_names(graph: graphs.Graph) -> list[str]:
-    makers = {id: layer.name for id, layer in graph.input_layers.items()}
-    makers.update((id, call.name) for call in graph.calls for id in call.outputs)
-    return [makers[id] for id in graph.output_ids()]
+    makers = {key: layer.name for key, layer in graph.input_layers.items()}
+    makers.update((key, call.name) for call in graph.calls for key in call.outputs)
+    return [makers[key] for key in graph.output_ids()]

@@ -27,16 +27,16 @@ def lower(channels: Channels) -> Program:
     """
     program, graph = Builder(channels), channels.graph
     for step in steps(channels):
-        inputs = [program.at[id] for id in step.inputs]
+        inputs = [program.at[key] for key in step.inputs]
         if not holds_maps(step):
-            ranks = [channels.labels[id].ndim for id in step.inputs]
+            ranks = [channels.labels[key].ndim for key in step.inputs]
             inputs = [program.like(step.call, a, rank) for a, rank in zip(inputs, ranks, strict=True)]
         results = lowering_for(step)(program, step.call, step.flow, inputs)
         program.at.update(zip(step.outputs, results if isinstance(results, tuple) else (results,), strict=True))
-    outputs = [_as_keras_sees_it(program, channels, id) for id in graph.output_ids()]
+    outputs = [_as_keras_sees_it(program, channels, key) for key in graph.output_ids()]
     fused, left = fuse(program.operators, program.activations, outputs)
     operators = requantize(fused, lambda a: program.tensor(program.activations[a]))
-    sources = {program.at[id]: _width(layer.dtype) for id, layer in graph.input_layers.items()}
+    sources = {program.at[key]: _width(layer.dtype) for key, layer in graph.input_layers.items()}
     return _numbered(program, operators, sources, left)
 
 
@@ -45,11 +45,11 @@ def _width(dtype: str) -> int:
     return int(np.dtype(dtype).itemsize) if dtype.startswith(("int", "uint")) else 1
 
 
-def _as_keras_sees_it(program: Builder, channels: Channels, id: int) -> int:
+def _as_keras_sees_it(program: Builder, channels: Channels, key: int) -> int:
     """An output of the model; a 1-D map does not stay a 2-D one."""
-    index = program.at[id]
-    maker = next((call for call in channels.graph.calls if id in call.outputs), None)
-    return index if maker is None else program.like(maker, index, channels.labels[id].ndim)
+    index = program.at[key]
+    maker = next((call for call in channels.graph.calls if key in call.outputs), None)
+    return index if maker is None else program.like(maker, index, channels.labels[key].ndim)
 
 
 def _numbered(

@@ -62,19 +62,19 @@ def reverse_postorder(
     """
     readers: dict[int, list[int]] = {}
     for place, ids in enumerate(reads):
-        for id in dict.fromkeys(ids):
-            readers.setdefault(id, []).append(place)
+        for key in dict.fromkeys(ids):
+            readers.setdefault(key, []).append(place)
     order: list[int] = []
     seen: set[int] = set()
     stack = [(place, False) for place, ids in enumerate(reads) if not ids]
-    stack += [(place, False) for id in given for place in readers.get(id, [])]
+    stack += [(place, False) for key in given for place in readers.get(key, [])]
     while stack:
         place, leaving = stack.pop()
         if leaving:
             order.append(place)
         elif place not in seen:
             seen.add(place)
-            after = sorted({reader for id in writes[place] for reader in readers.get(id, [])})
+            after = sorted({reader for key in writes[place] for reader in readers.get(key, [])})
             stack += [(place, True), *((reader, False) for reader in after)]
     return order[::-1]
 
@@ -86,9 +86,9 @@ def _parts(channels: Channels, step: Step, fresh: itertools.count[int]) -> Seque
         return [step]
     parts: list[Step] = []
     if kind in ("Add", "Average") and _alone(channels, ids):
-        for number, id in enumerate(ids[1:], 1):
+        for number, key in enumerate(ids[1:], 1):
             ids[number] = next(fresh)
-            parts.append(replace(step, inputs=(id,), outputs=(ids[number],), part="vector"))
+            parts.append(replace(step, inputs=(key,), outputs=(ids[number],), part="vector"))
     left = ids[0]
     for other in ids[1:]:
         result = next(fresh)
@@ -101,5 +101,5 @@ def _parts(channels: Channels, step: Step, fresh: itertools.count[int]) -> Seque
 
 
 def _alone(channels: Channels, ids: Sequence[int]) -> bool:
-    shapes = {channels.labels[id].shape for id in ids}
+    shapes = {channels.labels[key].shape for key in ids}
     return len(shapes) == 1 and all(size == 1 for shape in shapes for size in shape[:-1])

@@ -116,7 +116,7 @@ def _holder(channels: Channels, graph: Subgraph, index: int) -> Holder:
 def _labels(channels: Channels, layer: str) -> Array:
     """The labels of the channels that a layer puts out; none for a name that no layer has."""
     outputs = {call.name: call.outputs[0] for call in reversed(channels.graph.calls)}
-    outputs |= {made.name: id for id, made in channels.graph.input_layers.items()}
+    outputs |= {made.name: key for key, made in channels.graph.input_layers.items()}
     if layer not in outputs:
         return np.empty(0, np.int64)
     labels = channels.labels[outputs[layer]]

@@ -48,7 +48,7 @@ def equalized(model: keras.Model, data: Dataset) -> keras.Model | None:
 
 def _chains(graph: graphs.Graph) -> Iterator[tuple[Any, Any, Any]]:
     """Batch normalization, unbounded ReLU and the (depthwise) convolution that alone reads it."""
-    makers = {id: call for call in graph.calls for id in call.outputs}
+    makers = {key: call for call in graph.calls for key in call.outputs}
     for relu in graph.calls:
         if _is_unbounded_relu(relu.layer):
             norm = makers.get(relu.inputs[0])
@@ -72,7 +72,7 @@ def bias_corrected(model: keras.Model, data: Dataset) -> keras.Model:
     """
     copy = copy_of(model)
     graph = graphs.read(copy)
-    readers = {id: call for call in graph.calls for id in call.inputs}
+    readers = {key: call for call in graph.calls for key in call.inputs}
     for call in graph.calls:
         if not isinstance(call.layer, (*_CONVOLUTIONS, keras.layers.Dense)):
             continue
