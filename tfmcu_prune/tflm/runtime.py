@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def _said(text: str) -> str:
 class _Stderr:
     """Catch what C++ writes to the standard error, which Python's sys.stderr does not see."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> _Stderr:
         self.file = tempfile.TemporaryFile()
         self.saved = os.dup(2)
         os.dup2(self.file.fileno(), 2)
