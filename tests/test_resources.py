@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import keras
 import nets
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import RESOURCES, evaluate, gradient, over, resource_model
-from tfmcu_prune.salience import weight_norm
+from tfmcu_prune.salience import outgoing_norm, weight_norm
 
 
 @pytest.mark.parametrize("net", nets.ALL, ids=lambda net: net.__name__)
@@ -89,6 +90,17 @@ def test_salience_is_the_norm_over_the_mean_norm() -> None:
     norms = np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
     gates = np.linspace(0.5, 1.5, channels.count)
     np.testing.assert_allclose(weight_norm(channels, gates)[:6], gates[:6] * norms / norms.mean(), rtol=1e-6)
+
+
+def test_outgoing_salience_is_what_the_readers_make_of_a_channel() -> None:
+    channels = channel_groups(keras.Sequential([
+        keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization(), keras.layers.Conv2D(5, 1)
+    ]))  # fmt: skip
+    _, normalization, reader = (call.layer for call in channels.graph.calls)
+    normalization.gamma.assign([1.0, -2.0, 0.5])
+    reader.kernel.assign(np.array([3.0, 1.0, 2.0])[:, None] * np.ones((1, 1, 3, 5)))
+    gates = np.ones(channels.count)
+    np.testing.assert_allclose(outgoing_norm(channels, gates)[:3], np.array([3.0, 2.0, 1.0]) / 2, rtol=1e-6)
 
 
 def test_salience_of_a_residual_group_averages_its_branches() -> None:

@@ -19,7 +19,7 @@ from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
 from tfmcu_prune.rules import Array
-from tfmcu_prune.salience import weight_norm
+from tfmcu_prune.salience import outgoing_norm
 from tfmcu_prune.surgery import strip
 from tfmcu_prune.tflm.footprint import footprint
 from tfmcu_prune.tflm.schema import read_model
@@ -51,7 +51,8 @@ class PruneCallback(keras.callbacks.Callback):
         end: Step at which the mask is frozen. Default: 50 % of them.
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
-        salience: `(channels, gates) -> array`: what each channel is worth.
+        salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
+            the default was the most accurate one in tools/benchmark.py (ours and ours:salience=...).
         allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
@@ -71,7 +72,7 @@ class PruneCallback(keras.callbacks.Callback):
         end: int | None = None,
         *,
         strength: float = 0.0,
-        salience: Callable[[Channels, Array], Array] = weight_norm,
+        salience: Callable[[Channels, Array], Array] = outgoing_norm,
         allocation: Callable[[ResourceModel, Budget, Array], Array] = allocate,
         regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,
         measure: Callable[[keras.Model], Resources] | None = None,

@@ -59,7 +59,8 @@ def outgoing_norm(channels: Channels, gates: Array) -> Array:
     """Return the salience of each channel from what its readers make of it.
 
     I_c = |gate_c gamma_c| ||w_.c|| / mean_k ||w_.k||, averaged over all the kernels that read the channel: batch
-    normalization undoes the scale of the weights that make a channel, but not that of the weights that read it.
+    normalization undoes the scale of the weights that make a channel, but not that of the weights that read it. Without
+    batch normalization `weight_norm` stands for gamma.
 
     Args:
         channels: The channels of a model, with its layers.

@@ -113,7 +113,7 @@ def ours(
     begin: float = 0.1,
     end: float = 0.5,
     strength: float = 0.0,
-    salience: str = "norm",
+    salience: str = "outgoing",
     allocation: str = "concave",
     power: float = -1.0,
     mass: float = 0.0,
@@ -147,12 +147,12 @@ def ours(
 def one_shot_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms, all at once, then fine-tuning: halfway, or at the start in scenario B."""
     part = 0.0 if job.trained is not None else 0.5
-    return ours(job, begin=part, end=part, allocation="global")
+    return ours(job, begin=part, end=part, salience="norm", allocation="global")
 
 
 def cubic_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
-    return ours(job, allocation="global")
+    return ours(job, salience="norm", allocation="global")
 
 
 def taylor(job: Job) -> keras.Model:
