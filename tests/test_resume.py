@@ -44,7 +44,7 @@ def test_a_killed_training_ends_the_same(kind: str, kills: int, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "kills"), [("backup", 50), ("saved", 50), ("fit", 20)])
+@pytest.mark.parametrize(("kind", "kills"), [("backup", 50), ("saved", 50), ("fit", 50)])
 def test_fifty_kills(kind: str, kills: int, tmp_path: Path) -> None:
     _check_killed(tmp_path, kind, kills, 3 * kills)
 
