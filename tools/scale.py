@@ -71,7 +71,7 @@ def chain(width: int) -> Steps:
     import tfmcu_prune
     from tfmcu_prune.allocation import allocate, choose
     from tfmcu_prune.resources import resource_model
-    from tfmcu_prune.salience import weight_norm
+    from tfmcu_prune.salience import outgoing_norm
 
     def build() -> keras.Model:
         x = inputs = keras.Input((8, 8, 3))
@@ -86,7 +86,7 @@ def chain(width: int) -> Steps:
     forms = clock("resource_model", lambda: resource_model(channels))
     budget = _between(forms, 0.3)
     sizes = clock("allocate", lambda: allocate(forms, budget), 3)
-    worth = clock("weight_norm", lambda: weight_norm(channels, np.ones(channels.count)))
+    worth = clock("outgoing_norm", lambda: outgoing_norm(channels, np.ones(channels.count)))
     mask = clock("choose", lambda: choose(forms, worth, sizes), 3)
     gated = clock("prunable", lambda: tfmcu_prune.prunable(model, budget))
     clock("set_mask", lambda: tfmcu_prune.set_mask(gated, mask))
@@ -113,14 +113,14 @@ def projection() -> Steps:
     from tfmcu_prune.channels import channel_groups
     from tfmcu_prune.regularizer import prices
     from tfmcu_prune.resources import resource_model
-    from tfmcu_prune.salience import weight_norm
+    from tfmcu_prune.salience import outgoing_norm
 
     clock, channels = Clock(), channel_groups(keras.applications.MobileNetV2(weights=None))
     forms = resource_model(channels)
     for share in (0.8, 0.5, 0.2, 0.1):
         budget = _between(forms, share)
         sizes = clock(f"allocate to {share:.0%}", lambda budget=budget: allocate(forms, budget), 9)
-    worth = clock("weight_norm", lambda: weight_norm(channels, np.ones(channels.count)), 9)
+    worth = clock("outgoing_norm", lambda: outgoing_norm(channels, np.ones(channels.count)), 9)
     mask = clock("choose", lambda: choose(forms, worth, sizes), 9)
     clock("prices", lambda: prices(forms, np.ones_like(mask), mask, budget, 0.1), 9)
     return clock.steps
