@@ -13,11 +13,11 @@ from tfmcu_prune.allocation import allocate, choose, ramp, shadow_prices
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
-from tfmcu_prune.errors import BudgetError
+from tfmcu_prune.fitting import fitted
 from tfmcu_prune.gates import gated_in, gates_of
 from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.regularizer import prices
-from tfmcu_prune.resources import ResourceModel, evaluate, over, resource_model
+from tfmcu_prune.resources import ResourceModel, evaluate, resource_model
 from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import outgoing_norm
 from tfmcu_prune.surgery import strip
@@ -25,8 +25,6 @@ from tfmcu_prune.tflm.footprint import footprint
 from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
-_CORRECTIONS = 8  # conversions to bring the file within the budget, and to fill the budget
-_FULL = 0.99  # part of a budget behind which no more is tried
 _DIVERGED = (
     "not all the model's weights (or what the salience makes of them) are finite: the training has diverged. Lower the "
     "learning rate, clip the gradients (clipnorm), or go on from an earlier checkpoint."
@@ -52,7 +50,7 @@ class PruneCallback(keras.callbacks.Callback):
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
-            the default was the most accurate one in tools/benchmark.py (ours and ours:salience=...).
+            the default did best on `val` over the cells of tools/benchmark.py together (ours, ours:salience=...).
         allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
@@ -225,47 +223,13 @@ class PruneCallback(keras.callbacks.Callback):
     def _freeze(self, worth: Array) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""
         layer = gates_of(gated_in(self.model))
-        mask, real = self._fitted(worth)
+        mask, real = fitted(self._budget, lambda budget: self._choose(worth, budget), self.cost, self._measured)
         layer.mask.assign(mask.astype("float32"))
         layer.final, self._frozen = mask, True
         layer.price.assign(np.zeros(layer.count))
         layer.frozen.assign(1)
         self._say_ties(mask, worth)
         logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)
-
-    def _fitted(self, worth: Array) -> tuple[Array, Resources]:
-        """The mask whose converted file fills the budget best, and what that file costs.
-
-        The closed form is given the budget under which the file would just fit, as the last file tells. Where that is
-        no help, since the converter did otherwise with it (a memory plan takes half a KiB of flash), it is given a
-        budget between one that was small enough and one that was not.
-        """
-        best, inside, outside = None, None, None
-        proposals, tried = [self._budget], set[bytes]()
-        while len(tried) < _CORRECTIONS:
-            masks = ((budget, self._choose(worth, budget)) for budget in proposals)
-            new = next(((budget, mask) for budget, mask in masks if mask.tobytes() not in tried), None)
-            if new is None:
-                break
-            budget, mask = new
-            tried.add(mask.tobytes())
-            real = self._measured(mask)
-            if over(real, self._budget):
-                outside = budget
-            elif best is None or _filled(real, self._budget) > _filled(best[1], self._budget):
-                best, inside = (mask, real), budget
-            if best and (best[0].all() or (len(tried) > 1 and _filled(best[1], self._budget) > _FULL)):
-                break
-            proposals = [_corrected(self._budget, self.cost(mask), real, inside)]
-            if inside and outside:
-                between = _between(inside, outside)
-                proposals = [proposal for proposal in (*proposals, between) if _is_below(proposal, outside)]
-        if best is None:
-            raise BudgetError(
-                f"The converted model does not come within {self._budget}: it takes {real} where {self.cost(mask)} was "
-                "expected."
-            )
-        return best
 
     def _measured(self, mask: Array) -> Resources:
         gated = gated_in(self.model)
@@ -316,25 +280,3 @@ def _chance(file: bytes) -> int:
     activations = {i: t.zero_point for i, t in enumerate(graph.tensors) if t.quantized and not t.constant}
     points = [point for index, point in activations.items() if point != -128 or index in logits]
     return _ZERO_POINT * (len(points) - len(set(points) - {-128}))
-
-
-def _corrected(budget: Budget, form: Resources, real: Resources, least: Budget | None) -> Budget:
-    """The budget for the closed form under which the file meets `budget`, but not below one that can be met."""
-    limits, known = budget.limits(), least.limits() if least else {}
-    corrected = {name: limits[name] - getattr(real, name) + getattr(form, name) for name in limits}
-    return Budget(**{name: max(value, known.get(name, 1)) for name, value in corrected.items()})
-
-
-def _between(inside: Budget, outside: Budget) -> Budget:
-    ends = outside.limits()
-    return Budget(**{name: (value + ends[name]) // 2 for name, value in inside.limits().items()})
-
-
-def _is_below(one: Budget, other: Budget) -> bool:
-    ends = other.limits()
-    return any(value < ends[name] for name, value in one.limits().items())
-
-
-def _filled(resources: Resources, budget: Budget) -> float:
-    """The part of the budget that is used of the resource of which most is; 1 without limits."""
-    return max((getattr(resources, name) / limit for name, limit in budget.limits().items()), default=1.0)
