@@ -49,6 +49,25 @@ with pytest.raises(tfmcu_prune.UnsupportedLayer, match="'bend'"):
 print("done")
 """
 
+FORGET = """
+import jax, keras, nets, numpy as np, tfmcu_prune
+from test_callback import budget_of
+from tfmcu_prune import shrinking
+compiled, go_on = [], shrinking._Relay.go_on
+def counted(relay):
+    compiled.append(len(jax.devices()[0].client.live_executables()))
+    go_on(relay)
+shrinking._Relay._pays = lambda relay, epochs: epochs > 0
+shrinking._Relay.go_on = counted
+rng = np.random.default_rng(0)
+x, y = rng.random((64, 8, 8, 3)).astype("float32"), rng.integers(0, 3, 64)
+gated = tfmcu_prune.prunable(nets.residual(), budget_of(nets.residual()))
+gated.compile("adam", "sparse_categorical_crossentropy")
+tfmcu_prune.fit(gated, x, y, batch_size=8, epochs=5, verbose=0)
+assert len(compiled) == 4 and max(compiled) == compiled[0], compiled
+print("done")
+"""
+
 FOLDER = Path(__file__).parent
 TRAINING = ("test_callback.py", "test_gates.py", "test_limits.py", "test_preserved.py", "test_resources.py")
 
@@ -70,12 +89,17 @@ def test_a_fit_under_jax() -> None:
 
 
 @pytest.mark.slow
+def test_compiled_functions_do_not_outlive_a_cut_under_jax() -> None:
+    assert _under_jax("-c", FORGET, timeout=600).endswith("done")
+
+
+@pytest.mark.slow
 def test_conversions_share_a_process_that_may_end() -> None:
     assert _under_jax("-c", CONVERT, timeout=600).endswith("done")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*TRAINING, "test_surgery.py"])
+@pytest.mark.parametrize("name", [*TRAINING, "test_shrinking.py", "test_surgery.py"])
 def test_the_training_suite_under_jax(name: str) -> None:
     summary = _under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / name), timeout=3600)
     assert " passed" in summary

@@ -60,6 +60,8 @@ def _gated(net=nets.residual, optimizer: str = "rmsprop", seed: int = 0) -> kera
     [*((nets.residual, name) for name in OPTIMIZERS), (nets.concat, "adam"), (nets.separable, "sgd")],
 )
 def test_a_cut_changes_neither_the_loss_nor_the_next_step(net, optimizer: str) -> None:
+    if optimizer == "ema" and keras.backend.backend() == "jax":
+        pytest.skip("Keras 3.15 under JAX cannot train any model a second time after a fit with use_ema")
     gated = _gated(net, optimizer)
     x, y = _data(gated)
     gated.fit(x, y, batch_size=16, verbose=0)

@@ -33,8 +33,9 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
     are written back, so that callbacks, checkpoints and `strip` see one model in one training; what a callback changes
     in the middle of an epoch does not reach the twin. A channel that is out at the end of an epoch does not come back.
-    A cut starts an endless dataset anew, and loses what Keras has fetched ahead of a generator. Where several processes
-    train one model, use `gated.fit`: their clocks would not agree on the epoch.
+    A cut starts an endless dataset anew, loses what Keras has fetched ahead of a generator, and under JAX clears the
+    caches of compiled functions. Where several processes train one model, use `gated.fit`: their clocks would not agree
+    on the epoch.
 
     Args:
         gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with
@@ -185,6 +186,15 @@ def _devices_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
     return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
 
 
+def _forget_compiled() -> None:
+    """Free the functions compiled for the model before; JAX keeps those of models that are gone until it is told to."""
+    gc.collect()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 class _NotSliceable(ValueError):
     """An optimizer that cannot be cut with the weights."""
 
@@ -230,7 +240,7 @@ class _Relay(keras.callbacks.Callback):
         """Let the twin take the place of the model that has trained so far."""
         self.cutting = self.gated.stop_training = False
         self.pull()  # at the end of its fit Keras has put averages (use_ema) into the gated model
-        gc.collect()  # the functions of the model before
+        _forget_compiled()
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._began, self._overhead = time.perf_counter(), 0.0
