@@ -118,6 +118,14 @@ def test_budgets_lie_between_the_network_and_its_floor() -> None:
         assert all(getattr(floor(forms), k) < v < getattr(before, k) for k, v in limits.items())
 
 
+def test_a_level_may_be_limits() -> None:
+    assert networks.budget_at(network(), "arena=32KiB+macs=3M") == Budget(arena=32 * 1024, macs=3_000_000)
+    with pytest.raises(ValueError, match="ram is none of these"):
+        networks.budget_at(network(), "ram=32KiB+flash=64KiB")
+    with pytest.raises(ValueError, match="expected one of loose, tight, extreme"):
+        networks.budget_at(network(), "tihgt")
+
+
 def test_straight_through_gates_are_rounded_and_get_gradients() -> None:
     gated = penalty.straight_through(tfmcu_prune.prunable(network(), Budget(macs="40k")))
     gates = next(layer for layer in gated.layers if isinstance(layer, penalty.StraightThroughGates))

@@ -59,12 +59,13 @@ class Job:
         *,
         epochs: int | None = None,
         teacher: Teacher | None = None,
+        cut: bool = False,
     ) -> keras.Model:
         """Train a model on the job's data; return it."""
         count = self.epochs if epochs is None else epochs
         fit(
             model, self.data, self.recipe, epochs=count, seed=self.seed, callbacks=callbacks, jit=self.jit,
-            teacher=teacher,
+            teacher=teacher, cut=cut,
         )  # fmt: skip
         return model
 
@@ -118,6 +119,7 @@ def ours(
     power: float = -1.0,
     mass: float = 0.0,
     distill: float = 0.0,
+    cut: float = 0.0,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -131,6 +133,7 @@ def ours(
         power: Of the concave utility.
         mass: Of the concave utility.
         distill: Part of the labels that the given network teaches; scenario B only.
+        cut: 1 for tfmcu_prune.fit, 0 for the fit of Keras.
     """
     gated = tfmcu_prune.prunable(job.start(), job.budget)
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
@@ -141,7 +144,8 @@ def ours(
         salience=_salience(salience, gated, job.seed),
         allocation=functools.partial(ALLOCATIONS[allocation], **options),
     )
-    return tfmcu_prune.strip(job.train(gated, [callback], teacher=_teacher(job) if distill else None))
+    teacher = _teacher(job) if distill else None
+    return tfmcu_prune.strip(job.train(gated, [callback], teacher=teacher, cut=bool(cut)))
 
 
 def one_shot_l2(job: Job) -> keras.Model:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+import tfmcu_prune
 from bench.tasks import Recipe
 from tfmcu_prune.datasets import Dataset
 
@@ -98,12 +100,14 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit: bool | str = "auto",
     teacher: Teacher | None = None,
+    cut: bool = False,
 ) -> None:
-    """Train a model that ends in softmax; `callbacks` see an ordinary fit."""
+    """Train a model that ends in softmax; `callbacks` see an ordinary fit. With `cut` it is tfmcu_prune.fit."""
     batches = Batches(data, recipe, seed, teacher=teacher)
     made = optimizer(recipe, epochs * len(batches))
     model.compile(made, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
-    model.fit(without_autotune(batches), epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
+    run = functools.partial(tfmcu_prune.fit, model) if cut else model.fit
+    run(without_autotune(batches), epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def without_autotune(batches: keras.utils.PyDataset) -> Any:
