@@ -149,6 +149,8 @@ def chosen() -> list[grids.Run]:
     if _GRID.value:
         cells, seeds = grids.GRIDS[_GRID.value]
     else:
+        if _LEVEL.value not in networks.LEVELS:
+            networks.limits(_LEVEL.value)  # one that cannot be read is an error before the first training
         tune = _TUNE.value if _SCENARIO.value == "B" else 0
         cells, seeds = [grids.Cell(_TASK.value, _NETWORK.value, _SCENARIO.value, _LEVEL.value, _EPOCHS.value, tune,
                                    _SAMPLES.value)], 3  # fmt: skip

@@ -85,14 +85,19 @@ def budget_at(model: keras.Model, level: str) -> Budget:
     of different overhead.
     """
     if level not in LEVELS:
-        return _limits(level)
+        return limits(level)
     forms = resource_model(channel_groups(model))
     dense, least = converted_cost(keras.models.clone_model(model)), floor(forms)
     shares = LEVELS[level]
     return Budget(**{k: _between(dense, least, k, shares[k]) for k in RESOURCES})
 
 
-def _limits(text: str) -> Budget:
+def limits(text: str) -> Budget:
+    """Return the budget that a level such as "arena=32KiB+flash=64KiB" writes out.
+
+    Raises:
+        ValueError: It names something else than a resource, or a limit cannot be read.
+    """
     parts = dict(part.partition("=")[::2] for part in text.split("+"))
     if unknown := parts.keys() - set(RESOURCES):
         raise ValueError(
