@@ -216,7 +216,8 @@ def _synthetic() -> list[results.Result]:
                 level_, cost = ("none", 1.0) if dense else (level, cut)
                 found.append({
                     "task": "t", "network": "n", "scenario": "A", "level": level_, "method": method, "seed": seed,
-                    "epochs": "6", "samples": 100, "budget": {} if dense else {"flash": 1000}, "engine": "tflm",
+                    "epochs": "6", "samples": 100, "policy": "float32", "engine": "tflm",
+                    "budget": {} if dense else {"flash": 1000},
                     **{k: 0.9 * cost**0.1 + 0.01 * rng.random() for k in ("int8", "val", "test")},
                     "arena": int(9000 * cost), "flash": int(40000 * cost), "macs": int(5e6 * cost),
                     "widths": [4, 10], "seconds": 10.0,
@@ -237,6 +238,19 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]
     with pytest.raises(ValueError, match="Received: none"):
         pareto([])
+
+
+def test_another_dtype_policy_is_another_cell() -> None:
+    found = _synthetic()
+    half = [{**result, "policy": "mixed_bfloat16"} for result in found if result["level"] == "tight"]
+    table = results.markdown([*found, *half])
+    assert [line for line in table.splitlines() if line.startswith("###")] == [
+        "### t, n, scenario A, loose: 6 epochs of 100 samples",
+        "### t, n, scenario A, tight: 6 epochs of 100 samples",
+        "### t, n, scenario A, tight: 6 epochs of 100 samples, mixed_bfloat16",
+    ]
+    assert table.count("| dense |") == 2, "the dense runs in float32 are no reference for the others"
+    assert not {results.key(result) for result in found} & {results.key(result) for result in half}
 
 
 def test_pieces_make_the_whole_grid() -> None:

@@ -100,7 +100,8 @@ def _key(run: grids.Run, data: Dataset) -> results.Result:
     level = "none" if run.method in ("dense", "dense_extra") else cell.level
     epochs = f"{cell.epochs}+{cell.tune}" if cell.scenario == "B" else str(cell.epochs)
     return {"task": cell.task, "network": cell.network, "scenario": cell.scenario, "level": level,
-            "method": run.method, "seed": run.seed, "epochs": epochs, "samples": len(data.x_train)}  # fmt: skip
+            "method": run.method, "seed": run.seed, "epochs": epochs, "samples": len(data.x_train),
+            "policy": keras.config.dtype_policy().name}  # fmt: skip
 
 
 def _trained(run: grids.Run, settings: Settings, job: Job) -> keras.Model:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.results import Result, cells, mean
+from bench.results import CELL, Result, cells, mean, training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,12 +30,12 @@ def pareto(results: Sequence[Result]) -> Figure:
     found = cells(results)
     if not found:
         raise ValueError("Expected results of at least one budget. Received: none")
-    rows = list(dict.fromkeys((*key[:3], *key[4:]) for key in found))
+    rows = list(dict.fromkeys(_row(key) for key in found))
     methods = list(dict.fromkeys(method for cell in found.values() for method in cell))
     figure = Figure(figsize=(13, 4.2 * len(rows) + 0.8), layout="constrained", dpi=130)
     axes = figure.subplots(len(rows), 3, squeeze=False, sharey="row")
     for row, line in zip(rows, axes, strict=True):
-        mine = [cell for key, cell in found.items() if (*key[:3], *key[4:]) == row]
+        mine = [cell for key, cell in found.items() if _row(key) == row]
         for (name, label, unit), ax in zip(RESOURCES, line, strict=True):
             for index, method in enumerate(methods):
                 _draw(ax, [cell[method] for cell in mine if method in cell], index, method, name, unit)
@@ -47,11 +47,18 @@ def pareto(results: Sequence[Result]) -> Figure:
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(color="#e6e6e6")
             ax.set_axisbelow(True)
-        task, network, scenario, epochs, samples = row
+        named = dict(row)
         line[0].set_ylabel("int8 accuracy, %")
-        line[0].set_title(f"{task}, {network}, scenario {scenario}, {epochs} epochs of {samples:,}", loc="left")
+        line[0].set_title(
+            f"{named['task']}, {named['network']}, scenario {named['scenario']}, {training(named)}", loc="left"
+        )
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return figure
+
+
+def _row(cell_key: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
+    """What a row of pictures has in common: the cell without its budget."""
+    return tuple((name, value) for name, value in zip(CELL, cell_key, strict=True) if name != "level")
 
 
 def _draw(ax, points: Sequence[list[Result]], index: int, method: str, name: str, unit: int) -> None:  # type: ignore[no-untyped-def]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-KEY = ("task", "network", "scenario", "level", "method", "seed", "epochs", "samples")
+CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
+KEY = (*CELL, "method", "seed")
 Result = dict[str, Any]
 
 
@@ -41,22 +42,27 @@ def key(result: Result) -> tuple[Any, ...]:
 
 
 def cells(results: Iterable[Result]) -> dict[tuple[Any, ...], dict[str, list[Result]]]:
-    """Group results: (task, network, scenario, level, epochs, samples) -> method -> runs of all seeds.
+    """Group results: the values of CELL -> method -> runs of all seeds.
 
-    The dense runs have no budget and stand in every cell of their task and network.
+    The dense runs have no budget and stand in every cell of their task, network and training.
     """
     results, grouped = list(results), dict[tuple[Any, ...], dict[str, list[Result]]]()
-    names = ("task", "network", "scenario", "level", "epochs", "samples")
     for result in results:
         if result["level"] != "none":
-            cell = grouped.setdefault(tuple(result[name] for name in names), {})
+            cell = grouped.setdefault(tuple(result[name] for name in CELL), {})
             cell.setdefault(result["method"], []).append(result)
     for cell_key, cell in grouped.items():
+        wanted = dict(zip(CELL, cell_key, strict=True)) | {"level": "none"}
         for result in results:
-            same = all(result[name] == value for name, value in zip(names[:3], cell_key, strict=False))
-            if result["level"] == "none" and same and (result["epochs"], result["samples"]) == cell_key[4:]:
+            if all(result[name] == value for name, value in wanted.items()):
                 cell.setdefault(result["method"], []).append(result)
     return grouped
+
+
+def training(cell: dict[str, Any]) -> str:
+    """Return how the runs of a cell were trained, in words."""
+    policy = "" if cell["policy"] == "float32" else f", {cell['policy']}"
+    return f"{cell['epochs']} epochs of {cell['samples']:,} samples{policy}"
 
 
 def mean(runs: Sequence[Result], name: str) -> float:
@@ -69,10 +75,12 @@ def markdown(results: Iterable[Result]) -> str:
 
 
 def _section(cell_key: tuple[Any, ...], cell: dict[str, list[Result]]) -> str:
-    task, network, scenario, level, epochs, samples = cell_key
+    named = dict(zip(CELL, cell_key, strict=True))
     some = next(run for runs in cell.values() for run in runs if run["level"] != "none")
     limits = ", ".join(f"{name} {value:,}" for name, value in some["budget"].items())
-    title = f"### {task}, {network}, scenario {scenario}, {level}: {epochs} epochs of {samples:,} samples"
+    title = (
+        f"### {named['task']}, {named['network']}, scenario {named['scenario']}, {named['level']}: {training(named)}"
+    )
     header = "| method | int8, % | seeds | float, % | val, % | arena, B | flash, B | MACs | seconds | widths |"
     rule = "|---|---:|---|---:|---:|---:|---:|---:|---:|---|"
     order = sorted(cell, key=lambda method: -mean(cell[method], "int8"))
