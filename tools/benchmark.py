@@ -22,8 +22,9 @@ from pathlib import Path
 import keras
 from absl import app, flags
 from bench import grids, networks, results, tasks
+from bench.jobs import Job
 from bench.measure import measure
-from bench.methods import Job, parse
+from bench.methods import parse
 from bench.pareto import pareto
 from bench.training import JIT
 
@@ -45,6 +46,9 @@ _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
 _RESULTS = flags.DEFINE_string("results", "tools/benchmark_results/results.jsonl", "The results file.")
 _CACHE = flags.DEFINE_string("cache", "build/benchmark", "Folder of the trained dense networks of scenario B.")
+_PEERS = flags.DEFINE_string(
+    "peers", "build/peers", "The environment of bench/peers.txt, for the method torch_pruning."
+)
 _REPORT = flags.DEFINE_bool("report", False, "Only write the table and the picture beside the results file.")
 _JIT = flags.DEFINE_enum("jit", "auto", list(JIT), "jit_compile of Keras.")
 _POLICY = flags.DEFINE_string("policy", "float32", "Dtype policy: mixed_bfloat16 where the machine is fast at it.")
@@ -58,11 +62,13 @@ class Settings:
         data: Folder of the packed data sets.
         cache: Folder of trained dense networks.
         jit: As `jit_compile` of Keras.
+        peers: The environment that methods of other projects run in.
     """
 
     data: Path
     cache: Path
     jit: bool | str = "auto"
+    peers: Path = Path("build/peers")
 
 
 @functools.cache
@@ -85,7 +91,7 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     free = run.method in ("dense", "dense_extra")
     budget = Budget() if free else _budget(cell, data.input_shape, data.classes)
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
-              run.seed, jit=settings.jit)  # fmt: skip
+              run.seed, jit=settings.jit, peers=settings.peers)  # fmt: skip
     if cell.scenario == "B":
         job = replace(job, trained=_trained(run, settings, job), before=cell.epochs, epochs=cell.tune)
     keras.utils.set_random_seed(run.seed)
@@ -164,7 +170,7 @@ def main(_: list[str]) -> None:
     path = Path(_RESULTS.value)
     if not _REPORT.value:
         keras.config.set_dtype_policy(_POLICY.value)
-        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value]), path)
+        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value], Path(_PEERS.value)), path)
     report(path)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,67 +11,14 @@ import numpy as np
 
 import tfmcu_prune
 from bench import networks
+from bench.jobs import Job
+from bench.peers import torch_pruning
 from bench.penalty import Penalty, straight_through
-from bench.tasks import Recipe
-from bench.training import Teacher, fit
-from tfmcu_prune import Budget, PruneCallback
+from bench.training import Teacher
+from tfmcu_prune import PruneCallback
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
 from tfmcu_prune.channels import Channels
-from tfmcu_prune.datasets import Dataset
 from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm, weight_norm
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training.
-
-    Args:
-        network: `() -> model` with new random weights, softmax at the end.
-        data: The data set.
-        recipe: How it is trained.
-        budget: What the result may cost.
-        epochs: Of this training.
-        seed: Of weights, batches and choices.
-        trained: The dense network, trained, in scenario B; `None` in scenario A.
-        before: Epochs that `trained` has behind it.
-        jit: As `jit_compile` of Keras.
-    """
-
-    network: Callable[[], keras.Model]
-    data: Dataset
-    recipe: Recipe
-    budget: Budget
-    epochs: int
-    seed: int
-    trained: keras.Model | None = None
-    before: int = 0
-    jit: bool | str = "auto"
-
-    def start(self) -> keras.Model:
-        """Return the network that the training starts from."""
-        return self.network() if self.trained is None else self.trained
-
-    def train(
-        self,
-        model: keras.Model,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-        *,
-        epochs: int | None = None,
-        teacher: Teacher | None = None,
-        cut: bool = False,
-    ) -> keras.Model:
-        """Train a model on the job's data; return it."""
-        count = self.epochs if epochs is None else epochs
-        fit(
-            model, self.data, self.recipe, epochs=count, seed=self.seed, callbacks=callbacks, jit=self.jit,
-            teacher=teacher, cut=cut,
-        )  # fmt: skip
-        return model
-
-    def step(self, part: float) -> int:
-        """Return the step at a part of the training."""
-        return round(part * self.epochs * (len(self.data.x_train) // self.recipe.batch_size))
-
 
 Method = Callable[..., keras.Model]
 
@@ -199,6 +145,7 @@ METHODS: dict[str, Method] = {
     "random": random,
     "straight_through": st_gates,
     "morphnet": morphnet,
+    "torch_pruning": torch_pruning,
 }
 
 

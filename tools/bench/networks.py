@@ -9,11 +9,11 @@ import numpy as np
 
 import tfmcu_prune
 from tfmcu_prune import Budget, zoo
-from tfmcu_prune.allocation import choose, scale_uniformly, uniform
+from tfmcu_prune.allocation import choose, uniform
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.resources import RESOURCES, floor, over, resource_model
+from tfmcu_prune.resources import RESOURCES, evaluate, floor, over, resource_model
 
 VGG7 = (48, 96, 96, 192, 192, 256, 256)
 
@@ -62,19 +62,30 @@ def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:
 def widest(model: keras.Model, budget: Budget) -> keras.Model:
     """Return the uniformly thinner network of the largest width multiplier whose .tflite fits the budget."""
     forms = resource_model(channel_groups(model))
-    steps = sorted({tuple(uniform(forms, share / 1000)) for share in range(1001)})  # every width there is
+    widths = {tuple(uniform(forms, share / 1000)) for share in range(1001)}  # every width there is
+    return first_fitting(model, sorted(widths, reverse=True), budget)[1]
+
+
+def first_fitting(model: keras.Model, candidates: Sequence[Sequence[int]], budget: Budget) -> tuple[int, keras.Model]:
+    """Return which of some group sizes, from the largest to the smallest, is the first that fits, and the network.
+
+    Raises:
+        BudgetError: None fits.
+    """
+    forms = resource_model(channel_groups(model))
 
     def fits(index: int) -> bool:
-        return not over(converted_cost(resized(model, steps[index])), budget)
+        return not over(converted_cost(resized(model, candidates[index])), budget)
 
-    index = steps.index(tuple(scale_uniformly(forms, budget)))  # by the closed form, which is nearly right
-    while index >= 0 and not fits(index):
-        index -= 1
-    if index < 0:
-        raise tfmcu_prune.BudgetError(f"No uniformly thinner network fits {budget}.")
-    while index + 1 < len(steps) and fits(index + 1):
+    foreseen = [not over(evaluate(forms, np.asarray(sizes)), budget) for sizes in candidates]
+    index = (*foreseen, True).index(True)  # by the closed form, which is nearly right
+    while index < len(candidates) and not fits(index):
         index += 1
-    return resized(model, steps[index])
+    if index == len(candidates):
+        raise tfmcu_prune.BudgetError(f"None of {len(candidates)} smaller networks fits {budget}.")
+    while index > 0 and fits(index - 1):
+        index -= 1
+    return index, resized(model, candidates[index])
 
 
 def budget_at(model: keras.Model, level: str) -> Budget:

@@ -74,16 +74,21 @@ def moved(x: Any, shift: tuple[int, int], rng: np.random.Generator) -> Any:
     return padded[batch, down[:, :, None], right[:, None, :]]
 
 
-def optimizer(recipe: Recipe, steps: int, *, warmup: float = 0.15) -> keras.Optimizer:
-    """Return the recipe's optimizer with a one-cycle schedule over `steps` steps."""
+def schedule(recipe: Recipe, steps: int, *, warmup: float = 0.15) -> Callable[[int], Any]:
+    """Return the recipe's one-cycle learning rate over `steps` steps."""
     rise = max(1, int(warmup * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
+    return keras.optimizers.schedules.CosineDecay(
         recipe.learning_rate / 10, max(steps - rise, 1), warmup_target=recipe.learning_rate, warmup_steps=rise
     )
+
+
+def optimizer(recipe: Recipe, steps: int) -> keras.Optimizer:
+    """Return the recipe's optimizer with its schedule over `steps` steps."""
+    rate = schedule(recipe, steps)
     if recipe.optimizer == "sgd":
-        made: Any = keras.optimizers.SGD(schedule, 0.9, nesterov=True, weight_decay=recipe.weight_decay)
+        made: Any = keras.optimizers.SGD(rate, 0.9, nesterov=True, weight_decay=recipe.weight_decay)
     elif recipe.optimizer == "adamw":
-        made = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+        made = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     else:
         raise ValueError(f'Expected the optimizer "adamw" or "sgd". Received: {recipe.optimizer!r}')
     made.exclude_from_weight_decay(var_names=["offset", "bias", "gamma", "beta"])
