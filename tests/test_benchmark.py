@@ -12,6 +12,7 @@ import pytest
 
 import tfmcu_prune
 from tfmcu_prune import Budget
+from tfmcu_prune.budget import Resources
 from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.datasets import Dataset
@@ -100,6 +101,22 @@ def test_the_widest_uniform_network_fits_and_the_next_does_not(budget: Budget) -
     index = steps.index(tuple(sizes))
     assert not over(converted_cost(networks.resized(network(), steps[index])), budget)
     assert over(converted_cost(networks.resized(network(), steps[index + 1])), budget)
+
+
+@pytest.mark.parametrize("flash", [0, 1 << 30], ids=["too small", "too large"])
+def test_the_first_fitting_network_is_found_where_the_closed_form_errs(
+    flash: int, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(8, 12), (7, 10), (6, 8), (4, 6), (2, 3)]
+    fits = [not over(converted_cost(networks.resized(network(), each)), budget) for each in sizes]
+    first = fits.index(True)
+    assert 0 < first < len(sizes) - 1
+    monkeypatch.setattr(networks, "evaluate", lambda *_: Resources(arena=0, flash=flash, macs=0))
+    index, found = networks.first_fitting(network(), sizes, budget)
+    assert index == first
+    assert tuple(resource_model(channel_groups(found)).full()) == sizes[first]
+    with pytest.raises(tfmcu_prune.BudgetError, match="None of 1 smaller networks"):
+        networks.first_fitting(network(), sizes[:1], budget)
 
 
 @pytest.mark.parametrize("name", ["ds_cnn", "resnet8", "vgg_small"])

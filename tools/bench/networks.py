@@ -78,7 +78,7 @@ def first_fitting(model: keras.Model, candidates: Sequence[Sequence[int]], budge
         return not over(converted_cost(resized(model, candidates[index])), budget)
 
     foreseen = [not over(evaluate(forms, np.asarray(sizes)), budget) for sizes in candidates]
-    index = (*foreseen, True).index(True)  # by the closed form, which is nearly right
+    index = (*foreseen[:-1], True).index(True)  # by the closed form, which is nearly right
     while index < len(candidates) and not fits(index):
         index += 1
     if index == len(candidates):
