@@ -61,7 +61,7 @@ def job(data: Dataset, budget: Budget, **changes) -> methods.Job:
     return methods.Job(network, data, RECIPE, **{"budget": budget, "epochs": 3, "seed": 1, "jit": False, **changes})
 
 
-HERE = [name for name in methods.METHODS if name not in ("dense", "dense_extra", "torch_pruning")]
+HERE = [name for name in methods.METHODS if name not in (*results.FREE, "torch_pruning")]
 
 
 @pytest.mark.parametrize("name", [*HERE, "ours:power=-1+salience=gamma"])
@@ -258,6 +258,18 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]
     with pytest.raises(ValueError, match="Received: none"):
         pareto([])
+
+
+def test_the_picture_leaves_variants_and_lone_runs_to_the_table() -> None:
+    found = _synthetic()
+    alone = [{**result, "task": "alone"} for result in found if result["method"] in ("dense", "ours")]
+    variants = [{**result, "method": "ours:end=0.2"} for result in found if result["method"] == "ours"]
+    figure = pareto([*found, *alone, *variants])
+    assert len(figure.axes) == 3  # the row of task "t"
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["ours", "uniform", "cubic_l2", "dense"]
+    assert results.markdown([*found, *alone, *variants]).count("| ours:end=0.2 |") == 2
+    with pytest.raises(ValueError, match="at least two methods"):
+        pareto(alone)
 
 
 def test_another_dtype_policy_is_another_cell() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.results import CELL, Result, cells, mean, training
+from bench.results import CELL, FREE, Cells, Result, cells, mean, training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,17 +19,18 @@ RESOURCES = (("arena", "arena, KiB", 1024), ("flash", "flash, KiB", 1024), ("mac
 def pareto(results: Sequence[Result]) -> Figure:
     """Draw int8 accuracy against arena, flash and MACs: a row a task, network and scenario, a mark a method and budget.
 
-    Bars are the spread over seeds; a line joins a method's budgets.
+    Bars are the spread over seeds; a line joins a method's budgets. Variants of a method ("ours:end=0.2") and rows
+    in which nothing is compared are left to the table.
 
     Raises:
-        ValueError: No results.
+        ValueError: No results to compare.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    found = cells(results)
+    found = compared(cells([result for result in results if ":" not in result["method"]]))
     if not found:
-        raise ValueError("Expected results of at least one budget. Received: none")
+        raise ValueError("Expected results of at least two methods at one budget. Received: none")
     rows = list(dict.fromkeys(_row(key) for key in found))
     methods = list(dict.fromkeys(method for cell in found.values() for method in cell))
     figure = Figure(figsize=(13, 4.2 * len(rows) + 0.8), layout="constrained", dpi=130)
@@ -54,6 +55,14 @@ def pareto(results: Sequence[Result]) -> Figure:
         )
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return figure
+
+
+def compared(found: Cells) -> Cells:
+    """The cells of the rows that show at least two methods with a budget."""
+    methods: dict[Any, set[str]] = {}
+    for key, cell in found.items():
+        methods.setdefault(_row(key), set()).update(method for method in cell if method not in FREE)
+    return {key: cell for key, cell in found.items() if len(methods[_row(key)]) > 1}
 
 
 def _row(cell_key: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:

@@ -11,7 +11,10 @@ import numpy as np
 
 CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
+FREE = ("dense", "dense_extra")
+"""Methods without a budget; their level is "none"."""
 Result = dict[str, Any]
+Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
 
 def read(path: Path) -> list[Result]:
@@ -41,12 +44,12 @@ def key(result: Result) -> tuple[Any, ...]:
     return tuple(result[name] for name in KEY)
 
 
-def cells(results: Iterable[Result]) -> dict[tuple[Any, ...], dict[str, list[Result]]]:
+def cells(results: Iterable[Result]) -> Cells:
     """Group results: the values of CELL -> method -> runs of all seeds.
 
     The dense runs have no budget and stand in every cell of their task, network and training.
     """
-    results, grouped = list(results), dict[tuple[Any, ...], dict[str, list[Result]]]()
+    results, grouped = list(results), Cells()
     for result in results:
         if result["level"] != "none":
             cell = grouped.setdefault(tuple(result[name] for name in CELL), {})
