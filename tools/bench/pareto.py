@@ -32,7 +32,8 @@ def pareto(results: Sequence[Result]) -> Figure:
     if not found:
         raise ValueError("Expected results of at least two methods at one budget. Received: none")
     rows = list(dict.fromkeys(_row(key) for key in found))
-    methods = list(dict.fromkeys(method for cell in found.values() for method in cell))
+    names = dict.fromkeys(method for cell in found.values() for method in cell)
+    methods = sorted(names, key=lambda method: method != "ours")  # which has a colour of its own
     figure = Figure(figsize=(13, 4.2 * len(rows) + 0.8), layout="constrained", dpi=130)
     axes = figure.subplots(len(rows), 3, squeeze=False, sharey="row")
     for row, line in zip(rows, axes, strict=True):
@@ -76,7 +77,8 @@ def _draw(ax, points: Sequence[list[Result]], index: int, method: str, name: str
     y = [100 * mean(runs, "int8") for runs in points]
     low = [v - 100 * min(run["int8"] for run in runs) for v, runs in zip(y, points, strict=True)]
     high = [100 * max(run["int8"] for run in runs) - v for v, runs in zip(y, points, strict=True)]
+    lap, colour = divmod(max(index - 1, 0), len(COLOURS) - 1)
     ax.errorbar(
-        x, y, yerr=[low, high], label=method, color=COLOURS[index % len(COLOURS)], capsize=2,
-        marker=MARKERS[index % len(MARKERS)], markersize=6, linewidth=1,
+        x, y, yerr=[low, high], label=method, color=COLOURS[colour + 1 if index else 0], capsize=2,
+        marker=MARKERS[index % len(MARKERS)], markersize=6, linewidth=1, linestyle="--" if lap else "-",
     )  # fmt: skip
