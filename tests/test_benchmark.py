@@ -103,6 +103,27 @@ def test_the_widest_uniform_network_fits_and_the_next_does_not(budget: Budget) -
     assert over(converted_cost(networks.resized(network(), steps[index + 1])), budget)
 
 
+def test_every_epoch_has_an_order_of_its_own_and_the_other_mirror_images(data: Dataset) -> None:
+    seen: list[tuple[int, np.ndarray]] = []
+
+    class Seen(training.Batches):
+        def __getitem__(self, index: int):
+            x, y = super().__getitem__(index)
+            seen.append((index, x))
+            return x, y
+
+    model = network()
+    model.compile("sgd", "categorical_crossentropy")
+    batches = Seen(data, tasks.Recipe(batch_size=16, flip=True), 0)
+    model.fit(training.without_autotune(batches), epochs=3, shuffle=False, verbose=0)
+    told = seen[-3 * len(batches) :]  # before them the shapes were asked for
+    assert [index for index, _ in told] == [0, 1, 2, 3] * 3
+    epochs = [[image.tobytes() for _, x in told[at : at + 4] for image in x] for at in (0, 4, 8)]
+    assert set(epochs[0]) == set(epochs[2])
+    assert not set(epochs[0]) & set(epochs[1])
+    assert epochs[0] != epochs[2]
+
+
 @pytest.mark.parametrize("flash", [0, 1 << 30], ids=["too small", "too large"])
 def test_the_first_fitting_network_is_found_where_the_closed_form_errs(
     flash: int, budget: Budget, monkeypatch: pytest.MonkeyPatch

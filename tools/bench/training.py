@@ -126,9 +126,9 @@ def without_autotune(batches: keras.utils.PyDataset) -> Any:
     import tensorflow as tf
 
     def epoch() -> Iterator[tuple[Any, Any]]:
+        batches.on_epoch_end()  # at the start, since Keras never asks for more than the last batch
         for index in range(len(batches)):
             yield batches[index]
-        batches.on_epoch_end()
 
     spec = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=spec)
