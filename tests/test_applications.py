@@ -37,7 +37,9 @@ def float64() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _memory() -> Iterator[None]:
+def _alike() -> Iterator[None]:
+    """The same weights whatever ran before, and their memory back."""
+    keras.utils.set_random_seed(0)
     yield
     keras.backend.clear_session()
     gc.collect()

@@ -210,7 +210,8 @@ class PruneCallback(keras.callbacks.Callback):
 
     def _worth(self) -> Array:
         layer = gates_of(gated_in(self.model))
-        worth = np.asarray(self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset)))
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is dealt with by those who ask
+            worth = np.asarray(self.salience(self._channels, 1 + keras.ops.convert_to_numpy(layer.offset)))
         if worth.shape != (layer.count,):
             raise ValueError(
                 f"Expected a salience that returns shape {(layer.count,)}, a number a channel. "
