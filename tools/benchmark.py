@@ -98,7 +98,8 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     start = time.perf_counter()
     model = method(job, **options)
     seconds = time.perf_counter() - start
-    return {**_key(run, data), "budget": budget.limits(), **measure(model, data, budget), "seconds": round(seconds, 1)}
+    return {**_key(run, data), "budget": budget.limits(), **measure(model, data, budget),
+            "seconds": round(seconds, 1), "backend": keras.config.backend()}  # fmt: skip
 
 
 def _key(run: grids.Run, data: Dataset) -> results.Result:
