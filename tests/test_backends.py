@@ -20,7 +20,7 @@ budget = budget_of(nets.residual())
 gated = tfmcu_prune.prunable(nets.residual(), budget)
 assert np.array_equal(gated.predict(x, verbose=0), gated.predict(x, verbose=0))
 gated.compile("adam", "sparse_categorical_crossentropy")
-history = gated.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[tfmcu_prune.PruneCallback()])
+history = gated.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[tfmcu_prune.PruneCallback(calibration=x)])
 assert history.history["channels"] == sorted(history.history["channels"], reverse=True), history.history
 assert history.history["channels"][-1] < 20, history.history
 small = tfmcu_prune.strip(gated)
@@ -69,7 +69,10 @@ print("done")
 """
 
 FOLDER = Path(__file__).parent
-TRAINING = ("test_callback.py", "test_gates.py", "test_limits.py", "test_preserved.py", "test_resources.py")
+TRAINING = (
+    "test_callback.py", "test_gates.py", "test_limits.py", "test_preserved.py", "test_reconstruction.py",
+    "test_resources.py",
+)  # fmt: skip
 
 
 def _under_jax(*arguments: str, timeout: int) -> str:

@@ -281,7 +281,7 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
         pareto([])
 
 
-def test_the_picture_leaves_variants_and_lone_runs_to_the_table() -> None:
+def test_the_picture_leaves_variants_and_lone_runs_to_the_table(tmp_path: Path) -> None:
     found = _synthetic()
     alone = [{**result, "task": "alone"} for result in found if result["method"] in ("dense", "ours")]
     variants = [{**result, "method": "ours:end=0.2"} for result in found if result["method"] == "ours"]
@@ -291,6 +291,11 @@ def test_the_picture_leaves_variants_and_lone_runs_to_the_table() -> None:
     assert results.markdown([*found, *alone, *variants]).count("| ours:end=0.2 |") == 2
     with pytest.raises(ValueError, match="at least two methods"):
         pareto(alone)
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(result) + "\n" for result in alone))
+    benchmark.report(path)
+    assert "| ours |" in path.with_name("table.md").read_text()
+    assert not path.with_name("pareto.png").exists()
 
 
 def test_another_dtype_policy_is_another_cell() -> None:

@@ -18,14 +18,30 @@ _FAR = 10.0  # standard deviations, or times the standard deviation
 
 
 def calibration_arrays(model: Any, calibration: Any) -> list[Array]:
-    """Return at most LIMIT samples as one array an input, in the order of `model.inputs`.
+    """Return `sample_arrays`, and log a warning about what would be wrong with a file of these ranges.
 
-    Of arrays they are spread evenly over the whole, of data sets and generators they are the first ones. Logs a warning
-    that says what becomes of the file for one sample only, for whole numbers where the model takes others, and for
-    another range than that of the training data, by the statistics that batch normalization holds.
+    The warning says what becomes of the file for one sample only, for whole numbers where the model takes others, and
+    for another range than that of the training data, by the statistics that batch normalization holds.
 
     Args:
         model: What takes them, with `inputs` and `outputs`; the warnings about ranges need a Keras model.
+        calibration: As in `convert`.
+
+    Raises:
+        ValueError: No samples, not the model's shapes, no numbers, or NaN and infinite values.
+    """
+    arrays = sample_arrays(model, calibration)
+    _warn(model, arrays, _dtypes(model))
+    return [array.astype(dtype) for array, dtype in zip(arrays, _dtypes(model), strict=True)]
+
+
+def sample_arrays(model: Any, calibration: Any) -> list[Array]:
+    """Return at most LIMIT samples as one array an input, in the order of `model.inputs`, in their own dtypes.
+
+    Of arrays they are spread evenly over the whole, of data sets and generators they are the first ones.
+
+    Args:
+        model: What takes them, with `inputs` and `outputs`.
         calibration: As in `convert`.
 
     Raises:
@@ -48,9 +64,11 @@ def calibration_arrays(model: Any, calibration: Any) -> list[Array]:
                 f"activations cannot be found. Received: {np.count_nonzero(~np.isfinite(array)):,} of them; leave out "
                 "or repair their samples."
             )
-    types = [keras.backend.standardize_dtype(tensor.dtype) for tensor in model.inputs]
-    _warn(model, arrays, types)
-    return [array.astype(dtype) for array, dtype in zip(arrays, types, strict=True)]
+    return arrays
+
+
+def _dtypes(model: Any) -> list[str]:
+    return [keras.backend.standardize_dtype(tensor.dtype) for tensor in model.inputs]
 
 
 def _is_stream(calibration: Any) -> bool:

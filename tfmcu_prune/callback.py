@@ -11,11 +11,13 @@ from absl import logging
 
 from tfmcu_prune.allocation import allocate, choose, ramp, shadow_prices
 from tfmcu_prune.budget import Budget, Resources
+from tfmcu_prune.calibration import sample_arrays
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
 from tfmcu_prune.fitting import fitted
 from tfmcu_prune.gates import gated_in, gates_of
 from tfmcu_prune.gating import channels_of, get_mask, settle
+from tfmcu_prune.reconstruction import reconstruct
 from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, resource_model
 from tfmcu_prune.rules import Array
@@ -55,6 +57,8 @@ class PruneCallback(keras.callbacks.Callback):
         allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
+        calibration: Inputs as those of the training, as in `convert`. With them, whenever channels go, the kernels that
+            read them are changed so that the channels that stay make up for them (`reconstruct`).
 
     Raises:
         ValueError: The model has no gates, the length of the fit is not known and `end` is not given, or the weights
@@ -75,6 +79,7 @@ class PruneCallback(keras.callbacks.Callback):
         allocation: Callable[[ResourceModel, Budget, Array], Array] = allocate,
         regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,
         measure: Callable[[keras.Model], Resources] | None = None,
+        calibration: Any = None,
     ) -> None:
         super().__init__()
         if begin is not None and end is not None and not 0 <= begin <= end:
@@ -82,6 +87,7 @@ class PruneCallback(keras.callbacks.Callback):
         self.begin, self.end, self.strength = begin, end, strength
         self.salience, self.allocation, self.regularizer = salience, allocation, regularizer
         self.measure = measured if measure is None else measure
+        self.calibration = calibration
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         gated = gated_in(self.model)
@@ -89,6 +95,7 @@ class PruneCallback(keras.callbacks.Callback):
         self._resources = self._left = resource_model(self._channels)
         self._start = evaluate(self._resources, self._resources.full())
         self._budget = gates_of(gated).budget
+        self._samples = None if self.calibration is None else sample_arrays(gated, self.calibration)
         self._began: int | None = None  # its first epoch; until one begins weights may still be restored
         self._steps = self.params.get("steps") or 0  # of an epoch; 0: not known yet
         self._step = self._epoch_start = self._first = self._next = 0
@@ -204,9 +211,16 @@ class PruneCallback(keras.callbacks.Callback):
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
         mask = self._choose(worth, ramp(self._budget, self._start, progress))
         final = self._choose(worth, self._budget)
-        layer = gates_of(gated_in(self.model))
-        layer.mask.assign(mask.astype("float32"))
-        layer.price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
+        self._put(mask, get_mask(gated_in(self.model)))
+        price = self.regularizer(self._resources, mask, final, self._budget, self.strength)
+        gates_of(gated_in(self.model)).price.assign(price)
+
+    def _put(self, mask: Array, before: Array) -> None:
+        """Put a mask in; with samples the kernels, made for the mask before it, are changed for it."""
+        gated = gated_in(self.model)
+        if self._samples is not None and not np.array_equal(mask, before):
+            reconstruct(gated, self._samples, before, mask)
+        gates_of(gated).mask.assign(mask.astype("float32"))
 
     def _worth(self) -> Array:
         layer = gates_of(gated_in(self.model))
@@ -224,9 +238,10 @@ class PruneCallback(keras.callbacks.Callback):
 
     def _freeze(self, worth: Array) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""
-        layer = gates_of(gated_in(self.model))
+        gated = gated_in(self.model)
+        layer, before = gates_of(gated), get_mask(gated)
         mask, real = fitted(self._budget, lambda budget: self._choose(worth, budget), self.cost, self._measured)
-        layer.mask.assign(mask.astype("float32"))
+        self._put(mask, before)
         layer.final, self._frozen = mask, True
         layer.price.assign(np.zeros(layer.count))
         layer.frozen.assign(1)

@@ -17,7 +17,7 @@ from tfmcu_prune.budget import Budget
 from tfmcu_prune.datasets import Dataset
 from tfmcu_prune.files import replacing
 
-_CALIBRATION = 200  # samples for quantization
+_CALIBRATION = 200  # samples for the pruning and for quantization
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def run(job: Job, *, tell: Callable[[str], None] = lambda _: None) -> Outcome:
 
     tell(f"2/3 Pruning it to {job.budget} while it trains on, {job.epochs} epochs")
     gated = tfmcu_prune.prunable(dense, job.budget)
-    seconds_pruned = _fit(gated, job, [tfmcu_prune.PruneCallback()])
+    seconds_pruned = _fit(gated, job, [tfmcu_prune.PruneCallback(calibration=job.data.x_train[:_CALIBRATION])])
     pruned = tfmcu_prune.strip(gated)
 
     tell(f"3/3 Converting both to int8 and running {len(job.data.x_test):,} test samples on TensorFlow Lite Micro")

@@ -222,9 +222,9 @@ class _Relay(keras.callbacks.Callback):
             _ = self.model  # under JAX this brings the model's variables up to date
             self.twin.pull(None if slots else [*self.twin.weights, *self.twin.gates])
 
-    def push(self, *, all_of_it: bool = True) -> None:
+    def push(self, *, slots: bool = True) -> None:
         if self.twin is not None:
-            self.twin.push(None if all_of_it else self.twin.gates)
+            self.twin.push(None if slots else [*self.twin.weights, *self.twin.gates])
 
     def cut(self) -> bool:
         """Make a smaller twin, if the optimizer allows it."""
@@ -287,7 +287,7 @@ class _Relay(keras.callbacks.Callback):
             self.pull(slots=False)  # of the slots a salience reads those of the gates
         self._tell("on_train_batch_end", batch, logs)
         if due:
-            self.push(all_of_it=False)
+            self.push(slots=False)
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._tell("on_test_begin", logs)

@@ -25,7 +25,7 @@ from bench import grids, networks, results, tasks
 from bench.jobs import Job
 from bench.measure import measure
 from bench.methods import parse
-from bench.pareto import pareto
+from bench.pareto import compared, pareto
 from bench.training import JIT
 
 from tfmcu_prune import Budget
@@ -144,12 +144,13 @@ def go(todo: list[grids.Run], settings: Settings, path: Path) -> None:
 
 
 def report(path: Path) -> None:
-    """Write table.md and pareto.png beside the results file."""
+    """Write table.md beside the results file, and pareto.png if there is something to compare."""
     found = results.read(path)
     with replacing(path.with_name("table.md")) as file:
         file.write_text(results.markdown(found))
-    with replacing(path.with_name("pareto.png")) as file:
-        pareto(found).savefig(file, format="png")
+    if compared(found):
+        with replacing(path.with_name("pareto.png")) as file:
+            pareto(found).savefig(file, format="png")
 
 
 def chosen() -> list[grids.Run]:

@@ -18,7 +18,7 @@ from tfmcu_prune.surgery import strip
 from tfmcu_prune.sweeping.values import Task
 from tfmcu_prune.tflm.footprint import footprint
 
-_CALIBRATION = 200  # training samples for quantization
+_CALIBRATION = 200  # training samples for the pruning and for quantization
 
 Pair = tuple[Any, Any]
 
@@ -71,13 +71,14 @@ def _train(job: Job, task: Task) -> Outcome:
     gated.compile_from_config(compiled)
     train, validation, test = job.data
     fit = keras.Model.fit if job.fit is None else job.fit
+    calibration = _first(train[0], _CALIBRATION)
     start = time.perf_counter()
     fit(gated, *train, epochs=job.epochs, batch_size=job.batch_size, validation_data=validation,
-        callbacks=[PruneCallback()], verbose=0)  # fmt: skip
+        callbacks=[PruneCallback(calibration=calibration)], verbose=0)  # fmt: skip
     seconds = time.perf_counter() - start
     small = strip(gated)
     small.compile_from_config(compiled)
-    tflite = convert(small, calibration=_first(train[0], _CALIBRATION))
+    tflite = convert(small, calibration=calibration)
     cost = footprint(tflite)
     cost.require(task.budget)
     figures: dict[str, Any] = {"arena": cost.arena, "flash": cost.flash, "macs": cost.macs}

@@ -66,6 +66,7 @@ def ours(
     mass: float = 0.0,
     distill: float = 0.0,
     cut: float = 0.0,
+    calibration: float = 256,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -80,6 +81,7 @@ def ours(
         mass: Of the concave utility.
         distill: Part of the labels that the given network teaches; scenario B only.
         cut: 1 for tfmcu_prune.fit, 0 for the fit of Keras.
+        calibration: Training samples that the kernels are fitted anew on when channels go; 0 to leave them as they are.
     """
     gated = tfmcu_prune.prunable(job.start(), job.budget)
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
@@ -89,6 +91,7 @@ def ours(
         strength=strength,
         salience=_salience(salience, gated, job.seed),
         allocation=functools.partial(ALLOCATIONS[allocation], **options),
+        calibration=job.data.x_train[: int(calibration)] if calibration else None,
     )
     teacher = _teacher(job) if distill else None
     return tfmcu_prune.strip(job.train(gated, [callback], teacher=teacher, cut=bool(cut)))
@@ -97,21 +100,21 @@ def ours(
 def one_shot_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms, all at once, then fine-tuning: halfway, or at the start in scenario B."""
     part = 0.0 if job.trained is not None else 0.5
-    return ours(job, begin=part, end=part, salience="norm", allocation="global")
+    return ours(job, begin=part, end=part, salience="norm", allocation="global", calibration=0)
 
 
 def cubic_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
-    return ours(job, salience="norm", allocation="global")
+    return ours(job, salience="norm", allocation="global", calibration=0)
 
 
 def taylor(job: Job) -> keras.Model:
     """Global ranking by the squared gradients of the gates along a cubic ramp."""
-    return ours(job, allocation="global", salience="taylor")
+    return ours(job, allocation="global", salience="taylor", calibration=0)
 
 
 def random(job: Job) -> keras.Model:
-    """Our sizes, but random channels."""
+    """Ours, but random channels."""
     return ours(job, salience="random")
 
 

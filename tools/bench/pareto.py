@@ -19,8 +19,7 @@ RESOURCES = (("arena", "arena, KiB", 1024), ("flash", "flash, KiB", 1024), ("mac
 def pareto(results: Sequence[Result]) -> Figure:
     """Draw int8 accuracy against arena, flash and MACs: a row a task, network and scenario, a mark a method and budget.
 
-    Bars are the spread over seeds; a line joins a method's budgets. Variants of a method ("ours:end=0.2") and rows
-    in which nothing is compared are left to the table.
+    Bars are the spread over seeds; a line joins a method's budgets. What `compared` leaves out is in the table.
 
     Raises:
         ValueError: No results to compare.
@@ -28,7 +27,7 @@ def pareto(results: Sequence[Result]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    found = compared(cells([result for result in results if ":" not in result["method"]]))
+    found = compared(results)
     if not found:
         raise ValueError("Expected results of at least two methods at one budget. Received: none")
     rows = list(dict.fromkeys(_row(key) for key in found))
@@ -58,8 +57,9 @@ def pareto(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def compared(found: Cells) -> Cells:
-    """The cells of the rows that show at least two methods with a budget."""
+def compared(results: Sequence[Result]) -> Cells:
+    """The cells of the rows that show at least two methods with a budget, without variants of a method."""
+    found = cells([result for result in results if ":" not in result["method"]])
     methods: dict[Any, set[str]] = {}
     for key, cell in found.items():
         methods.setdefault(_row(key), set()).update(method for method in cell if method not in FREE)

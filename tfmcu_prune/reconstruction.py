@@ -1,0 +1,126 @@
+"""What a channel meant to its readers is taken over by the channels that stay: least squares on a few samples."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmcu_prune import graph as graphs
+from tfmcu_prune.gates import ChannelGates, Gated, gates_of, take_runs
+from tfmcu_prune.rules import Array
+
+RIDGE = 0.01  # of the variance of a channel; what the samples do not tell stays as it is
+_BATCH = 64
+_ROWS = 4096  # positions of a batch that are looked at
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+_LINEAR = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *_TRANSPOSED)
+
+
+def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, after: Array) -> None:
+    """Change the kernels of a gated model so that under the mask `after` each layer puts out nearly what it did.
+
+    A kernel W reads the channels x through gates, g under the mask `before` and h under `after`. The rows of W that
+    stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize
+    || (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
+    b is what the batch normalization behind the layer takes away. One pass of the samples through the model as it is,
+    so that all layers change at once; it moves the statistics of batch normalizations as a step of training does.
+    Layers that are not linear in a channel's values at one place (recurrent ones, attention), are called several times
+    or are not trainable stay as they are.
+
+    Args:
+        gated: What `prunable` returned; its mask is not changed.
+        samples: Inputs of the model, an array of shape (samples, ...) for each in the order of `gated.inputs`.
+        before: bool, shape (channels,): the mask that the kernels are made for.
+        after: bool, shape (channels,): the mask that they are to serve.
+
+    Source: He et al. 2017 (arXiv 1707.06168), equation 4, with a ridge; there are no bounds on what is exchanged here.
+    """
+    layer = gates_of(gated)
+    scale = 1 + ops.convert_to_numpy(layer.offset)
+    gates = [ops.convert_to_tensor(np.where(mask, scale, 0).astype("float32")) for mask in (before, after)]
+    graph = graphs.read(gated)
+    times = collections.Counter(id(call.layer) for call in graph.calls)
+    sums = {id(call): _Sums(call, *gates) for call in graph.calls if times[id(call.layer)] == 1 and _is_linear(call)}
+    sums = {key: value for key, value in sums.items() if value.changes}
+    for start in range(0, len(samples[0]), _BATCH):
+        batch = [ops.convert_to_tensor(array[start : start + _BATCH], dtype=tensor.dtype)
+                 for array, tensor in zip(samples, gated.inputs, strict=True)]  # fmt: skip
+        _run(graph, dict(zip(graph.input_layers, batch, strict=True)), gates[0], sums)
+    for value in sums.values():
+        value.solve()
+
+
+def _is_linear(call: graphs.Call) -> bool:
+    """Whether the kernel takes the channels of the only input, all of them, at each position alike."""
+    if not isinstance(call.layer, Gated) or not isinstance(call.layer.layer, _LINEAR) or not call.layer.trainable:
+        return False
+    return isinstance(call.layer.layer.kernel, keras.Variable) and getattr(call.layer.layer, "groups", 1) == 1
+
+
+class _Sums:
+    """The normal equations of one reader, with a constant behind the channels that stay."""
+
+    def __init__(self, call: graphs.Call, old: Any, new: Any) -> None:
+        self.layer: Any = call.layer.layer
+        self.axis, runs = call.layer.reads["kernel"]
+        before, after = (ops.convert_to_numpy(take_runs(gates, runs)) for gates in (old, new))
+        self.kept, self.after, self.gone = np.flatnonzero(after), after[after != 0], before - after
+        self.gram = np.zeros((len(self.kept) + 1, len(self.kept) + 1))
+        self.moment = np.zeros((len(self.kept) + 1, len(after)))
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.gone.any())
+
+    def add(self, inputs: Any) -> None:
+        """Add a batch of the layer's inputs, shape (batch, ..., channels)."""
+        rows = ops.convert_to_numpy(ops.cast(inputs, "float32")).reshape(-1, inputs.shape[-1]).astype(np.float64)
+        if len(rows) > _ROWS:
+            rows = rows[np.random.default_rng(0).choice(len(rows), _ROWS, replace=False)]
+        x = np.append(rows[:, self.kept] * self.after, np.ones((len(rows), 1)), axis=1)
+        self.gram += x.T @ x
+        self.moment += x.T @ (rows * self.gone)
+
+    def solve(self) -> None:
+        """Put the new kernel and bias in; those that the samples give no finite numbers for stay as they are."""
+        spread = np.diag(self.gram)[:-1] - np.square(self.gram[-1, :-1]) / self.gram[-1, -1]
+        ridge = RIDGE * spread.mean()
+        if not np.isfinite(self.moment).all() or not 0 < ridge < np.inf:
+            return
+        weight = np.diag(np.append(np.full(len(self.kept), ridge), 0))
+        *rest, constant = np.linalg.solve(self.gram + weight, self.moment)
+        kernel = np.moveaxis(np.array(ops.convert_to_numpy(self.layer.kernel)), self.axis, 0)
+        if self.layer.use_bias:
+            once = np.prod(self.layer.strides) if isinstance(self.layer, _TRANSPOSED) else 1
+            shift = constant @ kernel.reshape(len(kernel), -1, kernel.shape[-1]).sum(1) / once
+            self.layer.bias.assign_add(shift.astype(kernel.dtype))
+        kernel[self.kept] += np.tensordot(rest, kernel, 1).astype(kernel.dtype)
+        self.layer.kernel.assign(np.moveaxis(kernel, 0, self.axis))
+
+
+def _run(graph: graphs.Graph, tensors: dict[int, Any], gates: Any, sums: dict[int, _Sums]) -> None:
+    """Run a batch through the model, as far as the last reader that it is for."""
+    last = {key: index for index, call in enumerate(graph.calls) for key in call.inputs}
+    wanted = [index for index, call in enumerate(graph.calls) if id(call) in sums]
+    for index, call in enumerate(graph.calls[: max(wanted, default=-1) + 1]):
+        if isinstance(call.layer, ChannelGates):
+            tensors[call.outputs[0]] = gates
+            continue
+        if id(call) in sums:
+            sums[id(call)].add(tensors[call.inputs[0]])
+        graphs.run_call(call, tensors, _as_in_training(call.layer))
+        for key in call.inputs:
+            if last[key] == index:
+                tensors.pop(key, None)
+
+
+def _as_in_training(layer: Any) -> Any:
+    """A batch normalization by the statistics of the batch: the moving ones lag behind a mask that has just changed."""
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return layer
+    return lambda *args, **kwargs: layer(*args, **{**kwargs, "training": True})
