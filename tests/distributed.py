@@ -59,7 +59,7 @@ def train(kind: str, run: Any) -> list[np.ndarray]:
     with scope_of(kind):
         gated = tiny.gated(keras.optimizers.SGD(0.1, momentum=0.9))
     measure = tiny.form if keras.backend.backend() == "jax" else measured  # under JAX, a process of its own
-    callback = tiny.pruning(measure=measure)
+    callback = tiny.pruning(measure=measure, calibration=tiny.data()[0])
     history = tiny.fit(gated, run=run, callbacks=[callback])
     masks = _replicas(gated.get_layer("channel_gates").mask)
     assert len(masks) == (1 if kind == "one" else 2), masks

@@ -89,7 +89,7 @@ def train(folder: Path, kind: str, epochs: int, callbacks: list[keras.callbacks.
     run = tfmcu_prune.fit if kind == "fit" else keras.Model.fit
     run(
         gated, x, y, batch_size=16 // STEPS, epochs=epochs, initial_epoch=begun, shuffle=False, verbose=0,
-        callbacks=[tfmcu_prune.PruneCallback(strength=0.1), *keep, *callbacks],
+        callbacks=[tfmcu_prune.PruneCallback(strength=0.1, calibration=x), *keep, *callbacks],
     )  # fmt: skip
     small = tfmcu_prune.strip(gated)
     weights = small.weights if kind == "fit" else [*gated.weights, *gated.optimizer.variables]

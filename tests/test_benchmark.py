@@ -227,6 +227,20 @@ def test_images_are_mirrored_in_every_other_epoch(data: Dataset) -> None:
         assert np.isclose(both, sample[:, ::-1]).all(axis=(1, 2, 3)).any()
 
 
+def test_every_run_has_the_policy_that_was_asked_for(monkeypatch, data: Dataset, tmp_path: Path) -> None:
+    def execute(run: grids.Run, _: benchmark.Settings, data: Dataset) -> results.Result:
+        return benchmark._key(run, data)
+
+    monkeypatch.setattr(benchmark, "_data", lambda *_: data)
+    monkeypatch.setattr(benchmark, "execute", execute)
+    settings, path = benchmark.Settings(tmp_path, tmp_path, policy="mixed_bfloat16"), tmp_path / "results.jsonl"
+    try:
+        benchmark.go(list(grids.runs([grids.Cell("t", "n", "A", "loose", 1)], 2, ["dense"])), settings, path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert [result["policy"] for result in results.read(path)] == ["mixed_bfloat16"] * 2
+
+
 def test_a_stopped_benchmark_goes_on(monkeypatch, data: Dataset, tmp_path: Path) -> None:
     monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
     monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())

@@ -149,6 +149,15 @@ def test_a_run_that_fails_is_named_and_loses_no_other(tmp_path):
     assert lines[-1].startswith("macs1200-seed0: accuracy 0.")
 
 
+def test_the_dtype_policy_stays(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        _sweep(tmp_path, seeds=(1,), fit=sweeps.fit)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture
 def recorded():
     """An engine that trains nothing, and the tasks that it was given."""

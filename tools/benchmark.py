@@ -63,12 +63,14 @@ class Settings:
         cache: Folder of trained dense networks.
         jit: As `jit_compile` of Keras.
         peers: The environment that methods of other projects run in.
+        policy: The dtype policy of all layers.
     """
 
     data: Path
     cache: Path
     jit: bool | str = "auto"
     peers: Path = Path("build/peers")
+    policy: str = "float32"
 
 
 @functools.cache
@@ -133,6 +135,8 @@ def go(todo: list[grids.Run], settings: Settings, path: Path) -> None:
     """Do the runs that the results file lacks."""
     done = {results.key(result) for result in results.read(path)}
     for run in todo:
+        keras.backend.clear_session()
+        keras.config.set_dtype_policy(settings.policy)  # which clear_session forgets
         data = _data(run.cell.task, settings.data, run.cell.samples)
         if results.key(_key(run, data)) in done:
             continue
@@ -140,7 +144,6 @@ def go(todo: list[grids.Run], settings: Settings, path: Path) -> None:
         results.append(path, result)
         done.add(results.key(result))
         print(json.dumps(result), flush=True)
-        keras.backend.clear_session()
 
 
 def report(path: Path) -> None:
@@ -171,8 +174,8 @@ def chosen() -> list[grids.Run]:
 def main(_: list[str]) -> None:
     path = Path(_RESULTS.value)
     if not _REPORT.value:
-        keras.config.set_dtype_policy(_POLICY.value)
-        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value], Path(_PEERS.value)), path)
+        peers, policy = Path(_PEERS.value), _POLICY.value
+        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value], peers, policy), path)
     report(path)
 
 

@@ -63,7 +63,9 @@ def attempt(job: Job, task: Task) -> Outcome:
 
 
 def _train(job: Job, task: Task) -> Outcome:
+    policy = keras.config.dtype_policy()
     keras.backend.clear_session()  # names of layers are counted from zero again, so that the file is the same
+    keras.config.set_dtype_policy(policy)  # which clear_session forgets
     keras.utils.set_random_seed(task.seed)
     model = job.build_model()
     compiled = model.get_compile_config()
