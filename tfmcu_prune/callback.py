@@ -48,8 +48,8 @@ class PruneCallback(keras.callbacks.Callback):
 
     Args:
         begin: Step at which pruning begins, counted from its first epoch. Default: 10 % of the steps from there on.
-        end: Step at which the mask is frozen. Default: 50 % of them. In a fine-tuning of few epochs `begin=0` and
-            20 % were more accurate in tools/benchmark.py (scenario B, ours:begin=0+end=0.2).
+        end: Step at which the mask is frozen. Default: 50 % of them. In a fine-tuning of few epochs without
+            `calibration`, `begin=0` and 20 % were more accurate in tools/benchmark.py (scenario B).
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
@@ -57,8 +57,10 @@ class PruneCallback(keras.callbacks.Callback):
         allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
-        calibration: Inputs as those of the training, as in `convert`. With them, whenever channels go, the kernels that
-            read them are changed so that the channels that stay make up for them (`reconstruct`).
+        calibration: Inputs as those of the training, as in `convert`, 500 at most. With them, whenever channels go, the
+            kernels that read them are changed so that the channels that stay make up for them
+            (`tfmcu_prune.reconstruction`): 25 passes of these samples through the model in all. `None`: they are left
+            to the training, which was less accurate in tools/benchmark.py (ours:calibration=0).
 
     Raises:
         ValueError: The model has no gates, the length of the fit is not known and `end` is not given, or the weights

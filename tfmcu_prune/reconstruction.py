@@ -15,6 +15,7 @@ from tfmcu_prune.gates import ChannelGates, Gated, gates_of, take_runs
 from tfmcu_prune.rules import Array
 
 RIDGE = 0.01  # of the variance of a channel; what the samples do not tell stays as it is
+_ROUNDING = 1e-9  # a ridge below this part of the mean square is one of rounding errors
 _BATCH = 64
 _ROWS = 4096  # positions of a batch that are looked at
 _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
@@ -38,7 +39,8 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
         before: bool, shape (channels,): the mask that the kernels are made for.
         after: bool, shape (channels,): the mask that they are to serve.
 
-    Source: He et al. 2017 (arXiv 1707.06168), equation 4, with a ridge; there are no bounds on what is exchanged here.
+    Source: the second of the two steps of He et al. 2017 (arXiv 1707.06168), the least squares; theirs fit each output
+        over all places of the kernel, these exchange channels place by place, so that one solution serves all outputs.
     """
     layer = gates_of(gated)
     scale = 1 + ops.convert_to_numpy(layer.offset)
@@ -82,18 +84,23 @@ class _Sums:
         rows = ops.convert_to_numpy(ops.cast(inputs, "float32")).reshape(-1, inputs.shape[-1]).astype(np.float64)
         if len(rows) > _ROWS:
             rows = rows[np.random.default_rng(0).choice(len(rows), _ROWS, replace=False)]
+        if not np.isfinite(rows).all():
+            self.moment += np.nan
+            return
         x = np.append(rows[:, self.kept] * self.after, np.ones((len(rows), 1)), axis=1)
         self.gram += x.T @ x
         self.moment += x.T @ (rows * self.gone)
 
     def solve(self) -> None:
-        """Put the new kernel and bias in; those that the samples give no finite numbers for stay as they are."""
-        spread = np.diag(self.gram)[:-1] - np.square(self.gram[-1, :-1]) / self.gram[-1, -1]
-        ridge = RIDGE * spread.mean()
-        if not np.isfinite(self.moment).all() or not 0 < ridge < np.inf:
+        """Put the new kernel and bias in; if inputs were not finite or all alike, the old ones stay."""
+        if not np.isfinite(self.moment).all():
             return
-        weight = np.diag(np.append(np.full(len(self.kept), ridge), 0))
-        *rest, constant = np.linalg.solve(self.gram + weight, self.moment)
+        squares = np.diag(self.gram)[:-1]
+        ridge = RIDGE * np.mean(squares - np.square(self.gram[-1, :-1]) / self.gram[-1, -1])
+        if ridge <= _ROUNDING * squares.mean():
+            return
+        penalty = np.diag(np.append(np.full(len(self.kept), ridge), 0))
+        *rest, constant = np.linalg.solve(self.gram + penalty, self.moment)
         kernel = np.moveaxis(np.array(ops.convert_to_numpy(self.layer.kernel)), self.axis, 0)
         if self.layer.use_bias:
             once = np.prod(self.layer.strides) if isinstance(self.layer, _TRANSPOSED) else 1

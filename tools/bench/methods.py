@@ -113,9 +113,9 @@ def taylor(job: Job) -> keras.Model:
     return ours(job, allocation="global", salience="taylor", calibration=0)
 
 
-def random(job: Job) -> keras.Model:
+def random(job: Job, *, calibration: float = 256) -> keras.Model:
     """Ours, but random channels."""
-    return ours(job, salience="random")
+    return ours(job, salience="random", calibration=calibration)
 
 
 def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0, rate: float = 0.02) -> keras.Model:
