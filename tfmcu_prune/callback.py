@@ -213,9 +213,9 @@ class PruneCallback(keras.callbacks.Callback):
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
         mask = self._choose(worth, ramp(self._budget, self._start, progress))
         final = self._choose(worth, self._budget)
-        self._put(mask, get_mask(gated_in(self.model)))
-        price = self.regularizer(self._resources, mask, final, self._budget, self.strength)
-        gates_of(gated_in(self.model)).price.assign(price)
+        gated = gated_in(self.model)
+        self._put(mask, get_mask(gated))
+        gates_of(gated).price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
 
     def _put(self, mask: Array, before: Array) -> None:
         """Put a mask in; with samples the kernels, made for the mask before it, are changed for it."""

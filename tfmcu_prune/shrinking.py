@@ -32,7 +32,7 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     At the end of an epoch, where it pays, the channels that the mask has removed are cut out of a twin of the model,
     which trains in its place: kernels, batch statistics and the optimizer's slots. After each epoch the twin's numbers
     are written back, so that callbacks, checkpoints and `strip` see one model in one training; what a callback changes
-    in the middle of an epoch does not reach the twin. A channel that is out at the end of an epoch does not come back.
+    in the middle of an epoch need not reach the twin. A channel that is out at the end of an epoch does not come back.
     A cut starts an endless dataset anew, loses what Keras has fetched ahead of a generator, and under JAX clears the
     caches of compiled functions. Where several processes train one model, use `gated.fit`: their clocks would not agree
     on the epoch.
