@@ -38,11 +38,17 @@ def ramp(budget: Budget, start: Resources, progress: float) -> Budget:
 
 
 def allocate(
-    model: ResourceModel, budget: Budget, salience: Array | None = None, *, power: float = -1.0, mass: float = 0.0
+    model: ResourceModel,
+    budget: Budget,
+    salience: Array | None = None,
+    *,
+    power: float = -1.0,
+    mass: float = 0.0,
+    scale: Array | None = None,
 ) -> Array:
     """Return the group sizes that maximise a concave utility within the budget, int64, shape (groups,).
 
-        sum_g u(s_g(n_g)),   s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,   u(s) = (s^a - 1) / a
+        sum_g u(s_g(n_g) / w_g),   s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,   u(s) = (s^a - 1) / a
 
     While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
@@ -54,6 +60,7 @@ def allocate(
         salience: I, what each channel is worth, shape (channels,); it matters only where `mass` is not 0.
         power: a. 0 is the logarithm, sum_g log n_g; the further below 0 it is, the more the groups shrink alike.
         mass: m. 0 counts channels; 1 takes their salience, so that a group with much in few channels can shrink.
+        scale: w, how many times its width each group counts as, shape (groups,): above 1 it keeps more. Default: 1.
 
     Raises:
         BudgetError: The budget cannot be met with every group at its minimum.
@@ -62,7 +69,7 @@ def allocate(
         collapsing; the logarithm (a = 0) makes wide and narrow layers take turns, because the cost of
         a layer is the product of two widths.
     """
-    worth = _utilities(model, salience, power, mass)
+    worth = _utilities(model, salience, power, mass, scale)
     return _refill(model, budget, _shrink(model, budget, worth), worth)
 
 
@@ -176,13 +183,17 @@ def _within(model: ResourceModel, budget: Budget, sizes: Array) -> bool:
     return not over(evaluate(model, sizes), budget)
 
 
-def _utilities(model: ResourceModel, salience: Array | None, power: float, mass: float) -> Array:
+def _utilities(
+    model: ResourceModel, salience: Array | None, power: float, mass: float, scale: Array | None = None
+) -> Array:
     """Utility of 1, 2, ... channels of each group, shape (groups, largest group)."""
     table = np.ones((len(model.groups), int(model.full().max(initial=1))))
     for row, group in zip(table, model.groups, strict=True):
         value = np.ones(group.size) if salience is None or mass == 0 else salience[group.channels] ** mass
         sums = np.maximum(np.cumsum(np.sort(value)[::-1]), 1e-12)
         row[: group.size] = sums / sums[-1] * group.size / group.width
+    if scale is not None:
+        table /= np.reshape(scale, (-1, 1))
     return np.log(table) if power == 0 else (table**power - 1) / power
 
 

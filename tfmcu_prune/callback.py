@@ -9,13 +9,14 @@ import keras
 import numpy as np
 from absl import logging
 
+from tfmcu_prune import learned
 from tfmcu_prune.allocation import allocate, choose, ramp, shadow_prices
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.calibration import sample_arrays
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
 from tfmcu_prune.fitting import fitted
-from tfmcu_prune.gates import gated_in, gates_of
+from tfmcu_prune.gates import SizedGates, gated_in, gates_of
 from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.reconstruction import reconstruct
 from tfmcu_prune.regularizer import prices
@@ -54,7 +55,8 @@ class PruneCallback(keras.callbacks.Callback):
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
             the default did best on `val` over the cells of tools/benchmark.py together (ours, ours:salience=...).
-        allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps.
+        allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps. Not asked where
+            `prunable(learn_sizes=True)` has them trained.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
         calibration: Inputs as those of the training, as in `convert`, 500 at most. With them, whenever channels go, the
@@ -211,11 +213,15 @@ class PruneCallback(keras.callbacks.Callback):
     def _update(self, worth: Array) -> None:
         """Project the mask onto the budget of this moment, and price the channels that are to go next."""
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
-        mask = self._choose(worth, ramp(self._budget, self._start, progress))
+        now = ramp(self._budget, self._start, progress)
+        mask = self._choose(worth, now)
         final = self._choose(worth, self._budget)
         gated = gated_in(self.model)
+        layer = gates_of(gated)
         self._put(mask, get_mask(gated))
-        gates_of(gated).price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
+        layer.price.assign(self.regularizer(self._resources, mask, final, self._budget, self.strength))
+        if isinstance(layer, SizedGates):
+            learned.learn(layer, self._left, worth, self._left.sizes(mask), now, self.strength)
 
     def _put(self, mask: Array, before: Array) -> None:
         """Put a mask in; with samples the kernels, made for the mask before it, are changed for it."""
@@ -236,7 +242,12 @@ class PruneCallback(keras.callbacks.Callback):
         return worth
 
     def _choose(self, worth: Array, budget: Budget) -> Array:
-        return choose(self._left, worth, self.allocation(self._left, budget, worth))
+        layer = gates_of(gated_in(self.model))
+        if isinstance(layer, SizedGates):
+            sizes = allocate(self._left, budget, scale=learned.scale_of(layer))
+        else:
+            sizes = self.allocation(self._left, budget, worth)
+        return choose(self._left, worth, sizes)
 
     def _freeze(self, worth: Array) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""
@@ -246,6 +257,8 @@ class PruneCallback(keras.callbacks.Callback):
         self._put(mask, before)
         layer.final, self._frozen = mask, True
         layer.price.assign(np.zeros(layer.count))
+        if isinstance(layer, SizedGates):
+            learned.rest(layer)
         layer.frozen.assign(1)
         self._say_ties(mask, worth)
         logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)

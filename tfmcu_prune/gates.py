@@ -45,6 +45,11 @@ class ChannelGates(keras.layers.Layer):
         self.limits = Limits(**{**limits, "fixed": tuple(limits.get("fixed", ()))})
         self.final: Array | None = None  # the mask that PruneCallback froze, if it did
 
+    @property
+    def channelwise(self) -> list[keras.Variable]:
+        """The weights with a number a channel."""
+        return [self.mask, self.price, self.offset]
+
     def build(self, input_shape: Any) -> None:
         shape = (self.count,)
         self.mask = self.add_weight(shape=shape, initializer="ones", trainable=False, name="mask")
@@ -64,6 +69,51 @@ class ChannelGates(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         budget, limits = dataclasses.asdict(self.budget), dataclasses.asdict(self.limits)
         return {**super().get_config(), "count": self.count, "budget": budget, "limits": limits}
+
+
+@_REGISTER
+class SizedGates(ChannelGates):
+    """Gates of groups whose sizes are trained too, each as the logarithm of its deviation from the allocation.
+
+    The output is that of `ChannelGates`; what is added to it, and to the loss, is 0 in the forward pass and gives
+    `deviations` the gradient `sum_c share_c dL/dgate_c + slope_g`. `tfmcu_prune.learned` sets `share` and `slope`.
+
+    Args:
+        count: Number of prunable channels.
+        budget: Fields of the `Budget` that `PruneCallback` reaches.
+        limits: Fields of the `Limits` that the user asked for.
+        groups: Number of groups.
+    """
+
+    def __init__(
+        self, count: int, budget: Mapping[str, int | None], limits: Any = None, *, groups: int, **kwargs: Any
+    ) -> None:
+        super().__init__(count, budget, limits, **kwargs)
+        self.groups = groups
+
+    @property
+    def channelwise(self) -> list[keras.Variable]:
+        return [*super().channelwise, self.owner, self.share]
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        count, groups = (self.count,), (self.groups,)
+        self.owner = self.add_weight(shape=count, dtype="int32", initializer="zeros", trainable=False, name="owner")
+        self.share = self.add_weight(shape=count, initializer="zeros", trainable=False, name="share")
+        self.slope = self.add_weight(shape=groups, initializer="zeros", trainable=False, name="slope")
+        self.log_sizes = self.add_weight(shape=groups, initializer="zeros", name="log_sizes")
+
+    def deviations(self) -> Any:
+        """Return `log_sizes` less their mean, shape (groups,): all groups together are the budget's business."""
+        return self.log_sizes - ops.mean(self.log_sizes)
+
+    def call(self, inputs: Any) -> Any:
+        moved = self.deviations() - ops.stop_gradient(self.deviations())
+        self.add_loss(ops.sum(self.slope * moved))
+        return super().call(inputs) + self.share * ops.take(moved, self.owner)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": self.groups}
 
 
 @_REGISTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from absl import logging
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
-from tfmcu_prune.gates import ChannelGates, Gated, gates_of, runs_of
+from tfmcu_prune.gates import ChannelGates, Gated, SizedGates, gates_of, runs_of
 from tfmcu_prune.resources import require_feasible, resource_model
 from tfmcu_prune.rules import Array
 
@@ -24,6 +25,7 @@ def prunable(
     fixed: Fixed = (),
     multiple_of: int = 1,
     min_channels: float = 1,
+    learn_sizes: bool = False,
 ) -> keras.Model:
     """Put gates into a model so that `PruneCallback` can prune it while it trains.
 
@@ -35,6 +37,8 @@ def prunable(
             all kept; or "unsupported", which keeps the channels that touch a layer without a rule.
         multiple_of: The kept channels a group are a multiple of this, or all of them; 4 or 8 suit SIMD kernels.
         min_channels: Channels that stay in each group at least: a number, or below 1 a part of the group.
+        learn_sizes: How many channels each group keeps is trained with the weights, by the gradients of the task loss
+            and of a resource loss (`tfmcu_prune.learned`), and not left to the allocation of `PruneCallback` alone.
 
     Returns:
         An ordinary functional model, not compiled, that predicts what `model` predicts.
@@ -73,7 +77,7 @@ def prunable(
             f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
             "says why), and it is within its budget: train it as it is."
         )
-    return gate(channels, budget)
+    return gate(channels, budget, learn_sizes=learn_sizes)
 
 
 def own_steps(model: keras.Model) -> list[str]:
@@ -82,16 +86,16 @@ def own_steps(model: keras.Model) -> list[str]:
     return [name for name in steps if getattr(type(model), name) is not getattr(keras.Model, name)]
 
 
-def gate(channels: Channels, budget: Budget) -> keras.Model:
+def gate(channels: Channels, budget: Budget, *, learn_sizes: bool = False) -> keras.Model:
     """Rebuild the model with a `Gated` layer wherever prunable channels are mixed, and copy the weights."""
     gates: list[Any] = []
     made: dict[int, keras.layers.Layer] = {}
     flows = {id(call): flow for call, flow in zip(channels.graph.calls, channels.flows, strict=True)}
 
     def add_gates(inputs: Any) -> None:
-        limits = dataclasses.asdict(channels.limits)
-        layer = ChannelGates(channels.count, dataclasses.asdict(budget), limits, name="channel_gates")
-        gates.append(layer(inputs[0]))
+        kind = functools.partial(SizedGates, groups=len(channels.groups)) if learn_sizes else ChannelGates
+        fields = (dataclasses.asdict(budget), dataclasses.asdict(channels.limits))
+        gates.append(kind(channels.count, *fields, name="channel_gates")(inputs[0]))
 
     def make(call: graphs.Call) -> Any:
         layer = made.get(id(call.layer))
@@ -112,6 +116,8 @@ def gate(channels: Channels, budget: Budget) -> keras.Model:
         if isinstance(call.layer, keras.Layer):
             new = made[id(call.layer)]
             (new.layer if isinstance(new, Gated) else new).set_weights(call.layer.get_weights())
+    if isinstance(layer := gates_of(gated), SizedGates):
+        layer.owner.assign(channels.group_of())
     return gated
 
 

@@ -18,7 +18,7 @@ from absl import logging
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.callback import PruneCallback
 from tfmcu_prune.channels import analyze_graph
-from tfmcu_prune.gates import gates_of
+from tfmcu_prune.gates import SizedGates, gates_of
 from tfmcu_prune.gating import channels_of, gate, get_mask, own_steps
 from tfmcu_prune.rules import Array, weight_of
 from tfmcu_prune.surgery import rebuilt
@@ -129,7 +129,8 @@ def _twin(gated: keras.Model) -> _Twin:
     channels, kept = channels_of(gated), get_mask(gated)
     small = rebuilt(channels, kept, np.ones(channels.count))
     layer = gates_of(gated)
-    model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget)
+    learn_sizes = isinstance(layer, SizedGates)
+    model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget, learn_sizes=learn_sizes)
     model.compile_from_config(gated.get_compile_config())  # builds the optimizer; a second time doubles a loss scale
     _exclude_alike(gated.optimizer, model.optimizer)
     keep, index = np.append(kept, True), dict[int, Any]()
@@ -138,7 +139,7 @@ def _twin(gated: keras.Model) -> _Twin:
             weight = weight_of(call.layer, name)
             labels = zip(axes, weight.shape, strict=True)
             index[id(weight)] = np.ix_(*(np.arange(n) if a is None else np.flatnonzero(keep[a]) for a, n in labels))
-    for weight in (layer.mask, layer.price, layer.offset):
+    for weight in layer.channelwise:
         index[id(weight)] = np.flatnonzero(kept)
     pairs = list(zip(_variables(gated), _variables(model), strict=True))
     weights = [(full, twin, index.get(id(full))) for full, twin in pairs]

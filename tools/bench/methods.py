@@ -67,6 +67,7 @@ def ours(
     distill: float = 0.0,
     cut: float = 0.0,
     calibration: float = 256,
+    learn: float = 0.0,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -82,8 +83,9 @@ def ours(
         distill: Part of the labels that the given network teaches; scenario B only.
         cut: 1 for tfmcu_prune.fit, 0 for the fit of Keras.
         calibration: Training samples that the kernels are fitted anew on when channels go; 0 to leave them as they are.
+        learn: 1 for sizes that are trained.
     """
-    gated = tfmcu_prune.prunable(job.start(), job.budget)
+    gated = tfmcu_prune.prunable(job.start(), job.budget, learn_sizes=bool(learn))
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
     callback = PruneCallback(
         job.step(begin),

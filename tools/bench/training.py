@@ -91,7 +91,7 @@ def optimizer(recipe: Recipe, steps: int) -> keras.Optimizer:
         made = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     else:
         raise ValueError(f'Expected the optimizer "adamw" or "sgd". Received: {recipe.optimizer!r}')
-    made.exclude_from_weight_decay(var_names=["offset", "bias", "gamma", "beta"])
+    made.exclude_from_weight_decay(var_names=["offset", "log_sizes", "bias", "gamma", "beta"])
     return made
 
 
