@@ -70,8 +70,8 @@ print("done")
 
 FOLDER = Path(__file__).parent
 TRAINING = (
-    "test_callback.py", "test_gates.py", "test_limits.py", "test_preserved.py", "test_reconstruction.py",
-    "test_resources.py",
+    "test_callback.py", "test_gates.py", "test_learned.py", "test_limits.py", "test_preserved.py",
+    "test_reconstruction.py", "test_resources.py",
 )  # fmt: skip
 
 

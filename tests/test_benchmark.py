@@ -64,7 +64,7 @@ def job(data: Dataset, budget: Budget, **changes) -> methods.Job:
 HERE = [name for name in methods.METHODS if name not in (*results.FREE, "torch_pruning")]
 
 
-@pytest.mark.parametrize("name", [*HERE, "ours:power=-1+salience=gamma"])
+@pytest.mark.parametrize("name", [*HERE, "ours:power=-1+salience=gamma", "ours:learn=1+strength=0.1"])
 def test_every_method_meets_the_budget(name: str, data: Dataset, budget: Budget) -> None:
     method, options = methods.parse(name)
     small = method(job(data, budget), **options)

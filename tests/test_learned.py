@@ -13,7 +13,7 @@ from test_callback import budget_of
 
 import tfmcu_prune
 from tfmcu_prune import Budget
-from tfmcu_prune.allocation import allocate, shadow_prices
+from tfmcu_prune.allocation import allocate, rank_globally, shadow_prices
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.gates import SizedGates, gates_of
 from tfmcu_prune.gating import channels_of
@@ -175,3 +175,8 @@ def test_a_larger_scale_keeps_more() -> None:
     assert more[0] > without[0]
     assert more[1] < without[1]
     assert not over(evaluate(forms, more), budget)
+
+
+def test_an_allocation_that_takes_no_scale_is_told() -> None:
+    with pytest.raises(ValueError, match=r"takes `scale`.*learn_sizes=True.*rank_globally"):
+        tiny.fit(sized(), callbacks=[tiny.pruning(allocation=rank_globally)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -55,8 +56,8 @@ class PruneCallback(keras.callbacks.Callback):
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
             the default did best on `val` over the cells of tools/benchmark.py together (ours, ours:salience=...).
-        allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps. Not asked where
-            `prunable(learn_sizes=True)` has them trained.
+        allocation: `(resource_model, budget, salience) -> sizes`: how many channels each group keeps. Where
+            `prunable(learn_sizes=True)` has sizes trained, it takes what was learned as `scale=`, as `allocate` does.
         regularizer: `(resource_model, mask, target, budget, strength) -> prices`.
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
         calibration: Inputs as those of the training, as in `convert`, 500 at most. With them, whenever channels go, the
@@ -80,7 +81,7 @@ class PruneCallback(keras.callbacks.Callback):
         *,
         strength: float = 0.0,
         salience: Callable[[Channels, Array], Array] = outgoing_norm,
-        allocation: Callable[[ResourceModel, Budget, Array], Array] = allocate,
+        allocation: Callable[..., Array] = allocate,
         regularizer: Callable[[ResourceModel, Array, Array, Budget, float], Array] = prices,
         measure: Callable[[keras.Model], Resources] | None = None,
         calibration: Any = None,
@@ -110,6 +111,11 @@ class PruneCallback(keras.callbacks.Callback):
             raise ValueError(
                 "PruneCallback cannot work out its schedule: the data does not tell its number of steps. "
                 "Pass steps_per_epoch to fit, or PruneCallback(begin=..., end=...) in steps."
+            )
+        if isinstance(gates_of(gated), SizedGates) and "scale" not in inspect.signature(self.allocation).parameters:
+            raise ValueError(
+                "Expected an allocation that takes `scale`, what was learned, as tfmcu_prune.allocation.allocate does, "
+                f"since the model is prunable(learn_sizes=True). Received: {self.allocation!r}"
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -243,11 +249,8 @@ class PruneCallback(keras.callbacks.Callback):
 
     def _choose(self, worth: Array, budget: Budget) -> Array:
         layer = gates_of(gated_in(self.model))
-        if isinstance(layer, SizedGates):
-            sizes = allocate(self._left, budget, scale=learned.scale_of(layer))
-        else:
-            sizes = self.allocation(self._left, budget, worth)
-        return choose(self._left, worth, sizes)
+        scale = {"scale": learned.scale_of(layer)} if isinstance(layer, SizedGates) else {}
+        return choose(self._left, worth, self.allocation(self._left, budget, worth, **scale))
 
     def _freeze(self, worth: Array) -> None:
         """Fix the mask for good: the budget holds for the converted file, not only for the closed form."""

@@ -38,7 +38,8 @@ def prunable(
         multiple_of: The kept channels a group are a multiple of this, or all of them; 4 or 8 suit SIMD kernels.
         min_channels: Channels that stay in each group at least: a number, or below 1 a part of the group.
         learn_sizes: How many channels each group keeps is trained with the weights, by the gradients of the task loss
-            and of a resource loss (`tfmcu_prune.learned`), and not left to the allocation of `PruneCallback` alone.
+            and of a resource loss (`tfmcu_prune.learned`), and not left to the allocation of `PruneCallback` alone. It
+            was no more accurate in tools/benchmark.py (ours:learn=1+strength=...).
 
     Returns:
         An ordinary functional model, not compiled, that predicts what `model` predicts.
