@@ -10,9 +10,7 @@ from typing import Any
 
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.plots import Bars
-from tfmcu_prune.tables import render
-
-_MARKERS = ("<!-- results -->", "<!-- end of results -->")
+from tfmcu_prune.tables import markdown, render
 
 
 @dataclass(frozen=True)
@@ -117,34 +115,34 @@ def as_markdown(report: Report, *, picture: str | None = None) -> str:
         f"# {report.network} on {report.dataset}: dense and pruned",
         f"Samples: {splits}. Seed {report.seed}. The pruning starts from the trained dense network. Accuracies are "
         "over the whole test split, int8 on TensorFlow Lite Micro; arena, flash and MACs are those of the int8 files.",
-        _markdown(("", "dense", "pruned", "cut", "budget"), _rows(report)),
+        markdown(("", "dense", "pruned", "cut", "budget"), _rows(report)),
         *([f"![Channels kept a layer, and memory over the operators]({picture})"] if picture else []),
         "## Channels a layer",
-        _markdown(("layer", "dense", "pruned"), _layers(report)),
+        markdown(("layer", "dense", "pruned"), _layers(report)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def inserted(text: str, report: Report) -> str:
-    """Return a Markdown text with the table of a report between its two markers, whatever was there.
+    """Return a Markdown text with the table of a report between the markers of "results", whatever was there."""
+    splits = ", ".join(f"{count:,} {name}" for name, count in report.samples.items())
+    title = f"{report.network} on {report.dataset} ({splits} samples), seed {report.seed}:"
+    table = markdown(("", "dense", "pruned", "cut", "budget"), _rows(report))
+    return between(text, "results", f"{title}\n\n{table}")
 
-    Args:
-        text: Markdown with the lines `<!-- results -->` and `<!-- end of results -->`.
-        report: What to put in.
+
+def between(text: str, name: str, body: str) -> str:
+    """Return a text with `body` between its lines `<!-- name -->` and `<!-- end of name -->`.
 
     Raises:
         ValueError: A marker is missing.
     """
-    head, start, rest = text.partition(_MARKERS[0])
-    _, end, tail = rest.partition(_MARKERS[1])
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    head, start, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
     if not start or not end:
-        raise ValueError(
-            f"Expected the lines {_MARKERS[0]} and {_MARKERS[1]} in the Markdown file. Received neither or one."
-        )
-    splits = ", ".join(f"{count:,} {name}" for name, count in report.samples.items())
-    title = f"{report.network} on {report.dataset} ({splits} samples), seed {report.seed}:"
-    table = _markdown(("", "dense", "pruned", "cut", "budget"), _rows(report))
-    return f"{head}{start}\n{title}\n\n{table}\n{end}{tail}"
+        raise ValueError(f"Expected the lines {first} and {last} in the Markdown file. Received neither or one.")
+    return f"{head}{start}\n{body}\n{end}{tail}"
 
 
 def _rows(report: Report) -> list[tuple[str, str, str, str, str]]:
@@ -173,8 +171,3 @@ def _layers(report: Report) -> list[tuple[str, str, str]]:
 
 def _kib(size: int) -> str:
     return f"{size / 1024:,.1f}"
-
-
-def _markdown(header: tuple[str, ...], rows: list[Any]) -> str:
-    rule = "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"
-    return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])

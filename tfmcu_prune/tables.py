@@ -1,4 +1,4 @@
-"""Plain-text tables."""
+"""Tables as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -56,3 +56,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return printable(str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown; all columns but the first are set right.
+
+    Example:
+        >>> print(markdown(("layer", "channels"), [("conv", "1,200")]))
+        | layer | channels |
+        |---|---:|
+        | conv | 1,200 |
+    """
+    rule = "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"
+    return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -8,7 +8,7 @@ goes on where it ended. The test split is looked at once a run, at its end; choi
     KERAS_BACKEND=jax python tools/benchmark.py --grid large --data ../shared/data
     python tools/benchmark.py --task speech --network ds_cnn --scenario B --level tight --epochs 12 --tune 4 \\
         --methods uniform,ours,ours:strength=0.1 --seeds 3
-    python tools/benchmark.py --report
+    python tools/benchmark.py --report --readme README.md
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bench.training import JIT
 from tfmcu_prune import Budget
 from tfmcu_prune.datasets import Dataset
 from tfmcu_prune.files import replacing
+from tfmcu_prune.results import between
 
 _GRID = flags.DEFINE_enum("grid", None, list(grids.GRIDS), "A set of runs; without it the flags below make one cell.")
 _PIECE = flags.DEFINE_string("piece", "1/1", "Which piece of the grid, as k/n.")
@@ -50,6 +51,7 @@ _PEERS = flags.DEFINE_string(
     "peers", "build/peers", "The environment of bench/peers.txt, for the method torch_pruning."
 )
 _REPORT = flags.DEFINE_bool("report", False, "Only write the table and the picture beside the results file.")
+_README = flags.DEFINE_string("readme", None, "A Markdown file whose table of the benchmark to renew.")
 _JIT = flags.DEFINE_enum("jit", "auto", list(JIT), "jit_compile of Keras.")
 _POLICY = flags.DEFINE_string("policy", "float32", "Dtype policy: mixed_bfloat16 where the machine is fast at it.")
 
@@ -177,6 +179,11 @@ def main(_: list[str]) -> None:
         peers, policy = Path(_PEERS.value), _POLICY.value
         go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value], peers, policy), path)
     report(path)
+    if _README.value is not None:
+        readme = Path(_README.value)
+        text = between(readme.read_text(), "benchmark", results.summary(results.read(path)))
+        with replacing(readme) as file:
+            file.write_text(text)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from tfmcu_prune.tables import markdown as table
+
 CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
 """Methods without a budget; their level is "none"."""
+SUMMARY = {
+    "dense": ("dense",),
+    "ours": ("ours",),
+    "no samples": ("ours:calibration=0",),
+    "learned sizes": ("ours:learn=1+strength=0.1",),
+    "random channels": ("random",),
+    "thinner, from scratch": ("uniform",),
+    "L2 ranking": ("one_shot_l2", "cubic_l2"),
+    "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
+}
+"""Columns of the summary: the best of these methods."""
+LEVELS = ("loose", "tight", "extreme")
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -77,6 +91,32 @@ def markdown(results: Iterable[Result]) -> str:
     return "\n\n".join(_section(cell_key, cell) for cell_key, cell in cells(results).items()) + "\n"
 
 
+def summary(results: Iterable[Result]) -> str:
+    """Return the cells with `ours` and `uniform` as one Markdown table of int8 accuracies with their spreads."""
+    grouped = {key: cell for key, cell in cells(results).items() if {"ours", "uniform"} <= cell.keys()}
+    named = [(dict(zip(CELL, key, strict=True)), cell) for key, cell in grouped.items()]
+    order = sorted(named, key=lambda one: (one[0]["scenario"], one[0]["task"], LEVELS.index(one[0]["level"])))
+    return table(("task, network", "epochs", "arena, flash, MACs", *SUMMARY), [_summarized(*one) for one in order])
+
+
+def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
+    limits = cell["ours"][0]["budget"]
+    budget = [f"{limits[name] / 1024:.1f} KiB" for name in ("arena", "flash") if name in limits]
+    budget += [f"{limits['macs'] / 1000:,.0f} k"] if "macs" in limits else []
+    row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
+           f"{named['level']}: {', '.join(budget)}"]  # fmt: skip
+    for methods in SUMMARY.values():
+        found = [accuracy(cell[method]) for method in methods if method in cell]
+        row.append(max(found, default="", key=lambda text: float(text.split()[0])))
+    return row
+
+
+def accuracy(runs: Sequence[Result], digits: int = 1) -> str:
+    """Return the int8 accuracy in per cent, mean and, of several runs, standard deviation."""
+    spread = f" ± {100 * np.std([run['int8'] for run in runs], ddof=1):.{digits}f}" if len(runs) > 1 else ""
+    return f"{100 * mean(runs, 'int8'):.{digits}f}{spread}"
+
+
 def _section(cell_key: tuple[Any, ...], cell: dict[str, list[Result]]) -> str:
     named = dict(zip(CELL, cell_key, strict=True))
     some = next(run for runs in cell.values() for run in runs if run["level"] != "none")
@@ -93,11 +133,10 @@ def _section(cell_key: tuple[Any, ...], cell: dict[str, list[Result]]) -> str:
 def _rows(cell: dict[str, list[Result]], order: Sequence[str]) -> Iterator[str]:
     for method in order:
         runs = sorted(cell[method], key=lambda run: run["seed"])
-        spread = f" ± {100 * np.std([run['int8'] for run in runs], ddof=1):.2f}" if len(runs) > 1 else ""
         seeds = " ".join(f"{100 * run['int8']:.1f}" for run in runs)
         costs = " | ".join(f"{mean(runs, name):,.0f}" for name in ("arena", "flash", "macs", "seconds"))
         yield (
-            f"| {method} | {100 * mean(runs, 'int8'):.2f}{spread} | {seeds} | "
+            f"| {method} | {accuracy(runs, 2)} | {seeds} | "
             f"{100 * mean(runs, 'test'):.2f} | {100 * mean(runs, 'val'):.2f} | {costs} | "
             f"{' '.join(map(str, runs[0]['widths']))} |"
         )
