@@ -108,7 +108,8 @@ class SizedGates(ChannelGates):
         return self.log_sizes - ops.mean(self.log_sizes)
 
     def call(self, inputs: Any) -> Any:
-        moved = self.deviations() - ops.stop_gradient(self.deviations())
+        now = self.deviations()
+        moved = now - ops.stop_gradient(now)
         self.add_loss(ops.sum(self.slope * moved))
         return super().call(inputs) + self.share * ops.take(moved, self.owner)
 
