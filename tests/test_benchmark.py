@@ -288,9 +288,10 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     assert table.count("###") == 2
     assert table.index("| dense |") < table.index("| ours |")  # the best first
     assert "Budget: flash 1,000." in table
-    summary = results.summary(results.read(path)).splitlines()
-    assert [row.count("|") for row in summary] == [12] * 4
-    assert summary[2].startswith("| t, n | A, 6 | loose: 1.0 KiB | 9")
+    limits = [{**run, "level": "flash=1000"} for run in _synthetic() if run["level"] == "tight"]
+    summary = results.summary([*results.read(path), *limits]).splitlines()
+    assert [row.count("|") for row in summary] == [12] * 5
+    assert [row.split(" | ")[2] for row in summary[2:]] == ["1.0 KiB", "loose: 1.0 KiB", "tight: 1.0 KiB"]
     assert path.with_name("pareto.png").stat().st_size > 10_000
     axes = pareto(results.read(path)).axes
     assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]

@@ -27,6 +27,7 @@ SUMMARY = {
 }
 """Columns of the summary: the best of these methods."""
 LEVELS = ("loose", "tight", "extreme")
+"""Budgets with a name, in the order of the summary; others stand before them."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -95,7 +96,8 @@ def summary(results: Iterable[Result]) -> str:
     """Return the cells with `ours` and `uniform` as one Markdown table of int8 accuracies with their spreads."""
     grouped = {key: cell for key, cell in cells(results).items() if {"ours", "uniform"} <= cell.keys()}
     named = [(dict(zip(CELL, key, strict=True)), cell) for key, cell in grouped.items()]
-    order = sorted(named, key=lambda one: (one[0]["scenario"], one[0]["task"], LEVELS.index(one[0]["level"])))
+    levels = {level: place for place, level in enumerate(LEVELS)}
+    order = sorted(named, key=lambda one: (one[0]["scenario"], one[0]["task"], levels.get(one[0]["level"], -1)))
     return table(("task, network", "epochs", "arena, flash, MACs", *SUMMARY), [_summarized(*one) for one in order])
 
 
@@ -104,7 +106,7 @@ def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[st
     budget = [f"{limits[name] / 1024:.1f} KiB" for name in ("arena", "flash") if name in limits]
     budget += [f"{limits['macs'] / 1000:,.0f} k"] if "macs" in limits else []
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
-           f"{named['level']}: {', '.join(budget)}"]  # fmt: skip
+           f"{named['level']}: " * (named["level"] in LEVELS) + ", ".join(budget)]  # fmt: skip
     for methods in SUMMARY.values():
         found = [accuracy(cell[method]) for method in methods if method in cell]
         row.append(max(found, default="", key=lambda text: float(text.split()[0])))
