@@ -17,6 +17,7 @@ from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.datasets import Dataset
 from tfmcu_prune.resources import evaluate, floor, over, resource_model
+from tfmcu_prune.results import between
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -297,6 +298,14 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]
     with pytest.raises(ValueError, match="Received: none"):
         pareto([])
+
+
+def test_the_table_of_the_readme_is_that_of_the_results() -> None:
+    root = Path(benchmark.__file__).parent
+    readme = (root.parent / "README.md").read_text()
+    found = results.read(root / "benchmark_results" / "results.jsonl")
+    assert between(readme, "benchmark", results.summary(found)) == readme
+    assert (root / "benchmark_results" / "table.md").read_text() == results.markdown(found)
 
 
 def test_the_picture_leaves_variants_and_lone_runs_to_the_table(tmp_path: Path) -> None:

@@ -143,19 +143,18 @@ def test_the_branch_that_the_task_needs_keeps_more(run) -> None:
 
 
 def test_a_saved_training_goes_on(tmp_path: Path) -> None:
-    whole, halves = sized(), sized()
-    tiny.fit(whole)
-    tiny.fit(halves, epochs=1)
-    halves.save(tmp_path / "half.keras")
-    again = keras.models.load_model(tmp_path / "half.keras")
+    whole = sized()
+    early = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    tiny.fit(whole, callbacks=[tiny.pruning(), early])
+    again = keras.models.load_model(tmp_path / "1.keras")
     layer = gates_of(again)
     assert isinstance(layer, SizedGates)
     for name in ("owner", "share", "slope", "log_sizes"):
-        ours, theirs = (keras.ops.convert_to_numpy(getattr(one, name)) for one in (layer, gates_of(halves)))
-        assert np.array_equal(ours, theirs)
+        assert keras.ops.convert_to_numpy(getattr(layer, name)).any()
     tiny.fit(again, initial_epoch=1)
     assert tiny.is_within(again)
-    assert tiny.is_within(whole)
+    for weight, other in zip(again.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(other))
 
 
 def test_sizes_rest_once_the_mask_is_frozen() -> None:

@@ -27,9 +27,14 @@ NETS = (
 )  # fmt: skip
 
 
-def _gated(net: Callable[[], keras.Model]) -> keras.Model:
+def _gated(net: Callable[[], keras.Model], seed: int = 0) -> keras.Model:
+    """The gated net with weights that are the same under all backends."""
     keras.utils.set_random_seed(0)
-    return tfmcu_prune.prunable(randomize(net()))
+    model, rng = randomize(net()), np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        if len(weight.shape) > 1:
+            weight.assign(rng.normal(0, np.prod(weight.shape[:-1]) ** -0.5, weight.shape))
+    return tfmcu_prune.prunable(model)
 
 
 def _full(gated: keras.Model) -> np.ndarray:
@@ -51,15 +56,18 @@ def _trained(gated: keras.Model, x: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.__name__)
 def test_outputs_come_nearer(net: Callable[[], keras.Model]) -> None:
-    gated = _gated(net)
-    x, mask = inputs_for(gated, 64), random_mask(tfmcu_prune.channel_groups(net()), 0, 0.7)
-    outputs = [_trained(gated, x)]
-    tfmcu_prune.set_mask(gated, mask)
-    outputs.append(_trained(gated, x))
-    reconstruct(gated, keras.tree.flatten(x), _full(gated), mask)
-    outputs.append(_trained(gated, x))
-    before, after = (np.abs(output - outputs[0]).mean() for output in outputs[1:])
-    assert after < 0.9 * before
+    errors = []
+    for seed in range(4):  # one draw of weights and mask may have nothing to exchange
+        gated = _gated(net, seed)
+        x, mask = inputs_for(gated, 64), random_mask(tfmcu_prune.channel_groups(net()), seed, 0.7)
+        outputs = [_trained(gated, x)]
+        tfmcu_prune.set_mask(gated, mask)
+        outputs.append(_trained(gated, x))
+        reconstruct(gated, keras.tree.flatten(x), _full(gated), mask)
+        outputs.append(_trained(gated, x))
+        errors.append([np.abs(output - outputs[0]).mean() for output in outputs[1:]])
+    before, after = np.sum(errors, axis=0)
+    assert after < 0.7 * before
     np.testing.assert_array_equal(tfmcu_prune.get_mask(gated), mask)
     small = tfmcu_prune.strip(gated)
     np.testing.assert_allclose(outputs_of(small, x), outputs[2], atol=1e-4 * np.abs(outputs[2]).max())

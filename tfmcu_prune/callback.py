@@ -259,10 +259,7 @@ class PruneCallback(keras.callbacks.Callback):
         mask, real = fitted(self._budget, lambda budget: self._choose(worth, budget), self.cost, self._measured)
         self._put(mask, before)
         layer.final, self._frozen = mask, True
-        layer.price.assign(np.zeros(layer.count))
-        if isinstance(layer, SizedGates):
-            learned.rest(layer)
-        layer.frozen.assign(1)
+        layer.rest()
         self._say_ties(mask, worth)
         logging.info("tfmcu_prune: %d of %d channels are kept; %s", mask.sum(), len(mask), real)
 

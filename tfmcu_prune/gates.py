@@ -58,6 +58,11 @@ class ChannelGates(keras.layers.Layer):
         self.frozen = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="frozen")
         self.offset = self.add_weight(shape=shape, initializer="zeros", name="offset")
 
+    def rest(self) -> None:
+        """Let nothing but the task loss act on the gates: the mask is final."""
+        self.price.assign(np.zeros(self.count))
+        self.frozen.assign(1)
+
     def call(self, inputs: Any) -> Any:
         gates = self.mask * (1.0 + self.offset)
         self.add_loss(ops.sum(self.price * ops.abs(gates)))
@@ -102,6 +107,11 @@ class SizedGates(ChannelGates):
         self.share = self.add_weight(shape=count, initializer="zeros", trainable=False, name="share")
         self.slope = self.add_weight(shape=groups, initializer="zeros", trainable=False, name="slope")
         self.log_sizes = self.add_weight(shape=groups, initializer="zeros", name="log_sizes")
+
+    def rest(self) -> None:
+        super().rest()
+        for weight in (self.share, self.slope):
+            weight.assign(np.zeros(weight.shape))
 
     def deviations(self) -> Any:
         """Return `log_sizes` less their mean, shape (groups,): all groups together are the budget's business."""

@@ -201,5 +201,4 @@ def settle(gated: keras.Model) -> None:
             "Use EarlyStopping(start_from_epoch=...) with an epoch after the freeze."
         )
         layer.mask.assign(layer.final.astype("float32"))
-        layer.frozen.assign(1)
-        layer.price.assign(np.zeros(layer.count))
+        layer.rest()

@@ -56,12 +56,6 @@ def learn(layer: SizedGates, model: ResourceModel, worth: Array, sizes: Array, b
     layer.slope.assign(_RATE * strength * sizes * resource_slope(model, sizes, budget))
 
 
-def rest(layer: SizedGates) -> None:
-    """Train the sizes no more."""
-    layer.share.assign(np.zeros(layer.count))
-    layer.slope.assign(np.zeros(layer.groups))
-
-
 def soft_mask(worth: Array, size: float) -> tuple[Array, Array]:
     """Return the soft mask p of a group and its derivative w by the group's size, both of shape (channels,).
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.networks import LEVELS
 from tfmcu_prune.tables import markdown as table
 
 CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
@@ -26,8 +27,6 @@ SUMMARY = {
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
 """Columns of the summary: the best of these methods."""
-LEVELS = ("loose", "tight", "extreme")
-"""Budgets with a name, in the order of the summary; others stand before them."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -93,7 +92,10 @@ def markdown(results: Iterable[Result]) -> str:
 
 
 def summary(results: Iterable[Result]) -> str:
-    """Return the cells with `ours` and `uniform` as one Markdown table of int8 accuracies with their spreads."""
+    """Return the cells with `ours` and `uniform` as one Markdown table of int8 accuracies with their spreads.
+
+    Budgets with a name stand in the order of LEVELS, others before them.
+    """
     grouped = {key: cell for key, cell in cells(results).items() if {"ours", "uniform"} <= cell.keys()}
     named = [(dict(zip(CELL, key, strict=True)), cell) for key, cell in grouped.items()]
     levels = {level: place for place, level in enumerate(LEVELS)}
@@ -108,8 +110,8 @@ def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[st
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
            f"{named['level']}: " * (named["level"] in LEVELS) + ", ".join(budget)]  # fmt: skip
     for methods in SUMMARY.values():
-        found = [accuracy(cell[method]) for method in methods if method in cell]
-        row.append(max(found, default="", key=lambda text: float(text.split()[0])))
+        found = [cell[method] for method in methods if method in cell]
+        row.append(accuracy(max(found, key=lambda runs: mean(runs, "int8"))) if found else "")
     return row
 
 
