@@ -116,7 +116,7 @@ def test_every_epoch_has_an_order_of_its_own_and_the_other_mirror_images(data: D
     model = network()
     model.compile("sgd", "categorical_crossentropy")
     batches = Seen(data, tasks.Recipe(batch_size=16, flip=True), 0)
-    model.fit(training.without_autotune(batches), epochs=3, shuffle=False, verbose=0)
+    training.feed(keras.Model.fit, model, batches, epochs=3)
     told = seen[-3 * len(batches) :]  # before them the shapes were asked for
     assert [index for index, _ in told] == [0, 1, 2, 3] * 3
     epochs = [[image.tobytes() for _, x in told[at : at + 4] for image in x] for at in (0, 4, 8)]
@@ -220,7 +220,7 @@ def test_images_are_mirrored_in_every_other_epoch(data: Dataset) -> None:
     recipe = tasks.Recipe(batch_size=64, flip=True)
     batches = training.Batches(data, recipe, 0)
     first, _ = batches[0]
-    batches.on_epoch_end()
+    batches.begin(1)
     second, _ = batches[0]
     both = np.concatenate([first, second])
     for sample in data.x_train:
@@ -261,6 +261,39 @@ def test_a_stopped_benchmark_goes_on(monkeypatch, data: Dataset, tmp_path: Path)
     path.write_text(path.read_text() + '{"task": "ti')
     with pytest.raises(ValueError, match="line 5"):
         results.read(path)
+
+
+@pytest.mark.parametrize("name", ["dense", "uniform", "ours:cut=1"])
+def test_a_training_stopped_in_its_middle_goes_on(
+    name: str, data: Dataset, budget: Budget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    method, options = methods.parse(name)
+    whole = method(job(data, budget, epochs=5), **options)
+    begun: list[int] = []
+
+    class Stops(training.Clock):
+        def on_epoch_begin(self, epoch: int, logs=None) -> None:
+            begun.append(epoch)
+            if begun == [0, 1, 2]:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "Clock", Stops)
+    stopped = {"epochs": 5, "backup": tmp_path / "backup"}
+    with pytest.raises(KeyboardInterrupt):
+        method(job(data, budget, **stopped), **options)
+    assert training.spent(tmp_path / "backup") > 0
+    again = method(job(data, budget, **stopped), **options)
+    assert begun == [0, 1, 2, 2, 3, 4]
+    assert not (tmp_path / "backup").exists()
+    for a, b in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)  # threads add in any order
+
+
+def test_the_seconds_of_a_training_are_those_of_all_its_lives(tmp_path: Path) -> None:
+    assert training.spent(None) == training.spent(tmp_path) == 0
+    (tmp_path / "seconds").write_text("1000.5")
+    training.Clock(tmp_path).on_epoch_end(3)
+    assert 1000.5 < training.spent(tmp_path) < 1100
 
 
 def _synthetic() -> list[results.Result]:

@@ -1,7 +1,8 @@
 """Compares ways of fitting a network to a microcontroller: the same data, recipe, epochs and exact budget for all.
 
-Every run adds a line to the results file, and a run that is there already is not repeated: a benchmark that was stopped
-goes on where it ended. The test split is looked at once a run, at its end; choices are made on `val`.
+Every run adds a line to the results file, and a run that is there already is not repeated; one that was stopped goes on
+at its last epoch, from a folder beside that file (but for the peers' and those under a penalty, which begin anew). The
+test split is looked at once a run, at its end; choices are made on `val`.
 
     python tools/benchmark.py --grid quick
     python tools/benchmark.py --grid small --piece 1/10 --data ../shared/data
@@ -16,6 +17,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from bench.jobs import Job
 from bench.measure import measure
 from bench.methods import parse
 from bench.pareto import compared, pareto
-from bench.training import JIT
+from bench.training import JIT, spent
 
 from tfmcu_prune import Budget
 from tfmcu_prune.datasets import Dataset
@@ -66,6 +68,7 @@ class Settings:
         jit: As `jit_compile` of Keras.
         peers: The environment that methods of other projects run in.
         policy: The dtype policy of all layers.
+        unfinished: Folder of the trainings that were stopped; `None` to begin them anew.
     """
 
     data: Path
@@ -73,6 +76,11 @@ class Settings:
     jit: bool | str = "auto"
     peers: Path = Path("build/peers")
     policy: str = "float32"
+    unfinished: Path | None = None
+
+    def backup(self, parts: Iterable[object]) -> Path | None:
+        """Return the folder in which a training finds what it had."""
+        return self.unfinished and self.unfinished / "-".join(map(str, parts))
 
 
 @functools.cache
@@ -91,18 +99,18 @@ def _budget(cell: grids.Cell, shape: tuple[int, ...], classes: int) -> Budget:
 
 def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result:
     """Train by one method and measure the outcome."""
-    cell, (method, options) = run.cell, parse(run.method)
+    cell, key, (method, options) = run.cell, _key(run, data), parse(run.method)
     free = run.method in results.FREE
     budget = Budget() if free else _budget(cell, data.input_shape, data.classes)
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
-              run.seed, jit=settings.jit, peers=settings.peers)  # fmt: skip
+              run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
     if cell.scenario == "B":
         job = replace(job, trained=_trained(run, settings, job), before=cell.epochs, epochs=cell.tune)
     keras.utils.set_random_seed(run.seed)
-    start = time.perf_counter()
+    start = time.perf_counter() - spent(job.backup)
     model = method(job, **options)
     seconds = time.perf_counter() - start
-    return {**_key(run, data), "budget": budget.limits(), **measure(model, data, budget),
+    return {**key, "budget": budget.limits(), **measure(model, data, budget),
             "seconds": round(seconds, 1), "backend": keras.config.backend()}  # fmt: skip
 
 
@@ -124,7 +132,7 @@ def _trained(run: grids.Run, settings: Settings, job: Job) -> keras.Model:
     keras.utils.set_random_seed(run.seed)
     model = job.network()
     if not path.exists():
-        job.train(model)
+        replace(job, backup=settings.backup(parts)).train(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"partial-{path.name}")
         model.save_weights(partial)
@@ -176,8 +184,9 @@ def chosen() -> list[grids.Run]:
 def main(_: list[str]) -> None:
     path = Path(_RESULTS.value)
     if not _REPORT.value:
-        peers, policy = Path(_PEERS.value), _POLICY.value
-        go(chosen(), Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value], peers, policy), path)
+        settings = Settings(Path(_DATA.value), Path(_CACHE.value), JIT[_JIT.value], Path(_PEERS.value), _POLICY.value,
+                            path.with_suffix(".unfinished"))  # fmt: skip
+        go(chosen(), settings, path)
     report(path)
     if _README.value is not None:
         readme = Path(_README.value)

@@ -47,10 +47,10 @@ def quantization_aware(model: keras.Model, data: Dataset, recipe: tasks.Recipe, 
     aware.compile("adam", "categorical_crossentropy", jit_compile=False)
     aware.optimizer.learning_rate.assign(recipe.learning_rate / 10)
     batches = training.Batches(data, recipe, seed)
-    for _ in range(QAT_EPOCHS.value):
+    for epoch in range(QAT_EPOCHS.value):
+        batches.begin(epoch)
         for index in range(len(batches)):
             aware.train_on_batch(*batches[index])
-        batches.on_epoch_end()
     return tfmcu_prune.convert(aware)
 
 

@@ -65,10 +65,10 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
         jit_compile=training.JIT[JIT.value],
     )
     clock = _Clock()
-    fit = {"dense": model.fit, "masked": model.fit, "shrinking": lambda *a, **k: tfmcu_prune.fit(model, *a, **k)}[kind]
+    run = tfmcu_prune.fit if kind == "shrinking" else keras.Model.fit
     callbacks = [clock] if kind == "dense" else [tfmcu_prune.PruneCallback(), clock]
     start = time.perf_counter()
-    fit(training.without_autotune(batches), epochs=EPOCHS.value, shuffle=False, verbose=0, callbacks=callbacks)
+    training.feed(run, model, batches, epochs=EPOCHS.value, callbacks=callbacks)
     seconds = time.perf_counter() - start
     right = model.predict(data.x_test, batch_size=500, verbose=0).argmax(-1) == data.y_test
     return {

@@ -29,6 +29,7 @@ class Job:
         before: Epochs that `trained` has behind it.
         jit: As `jit_compile` of Keras.
         peers: The environment that methods of other projects run in.
+        backup: Folder in which a stopped training finds what it had; `None` to begin anew.
     """
 
     network: Callable[[], keras.Model]
@@ -41,6 +42,7 @@ class Job:
     before: int = 0
     jit: bool | str = "auto"
     peers: Path = Path("build/peers")
+    backup: Path | None = None
 
     def start(self) -> keras.Model:
         """Return the network that the training starts from."""
@@ -59,7 +61,7 @@ class Job:
         count = self.epochs if epochs is None else epochs
         fit(
             model, self.data, self.recipe, epochs=count, seed=self.seed, callbacks=callbacks, jit=self.jit,
-            teacher=teacher, cut=cut,
+            teacher=teacher, cut=cut, backup=self.backup,
         )  # fmt: skip
         return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -135,7 +136,8 @@ def morphnet(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Mode
 def _penalized(job: Job, gated: keras.Model, penalty: Penalty, end: float) -> keras.Model:
     step = job.step(end)
     freeze = PruneCallback(step, step, salience=_gate_size, allocation=rank_globally)
-    return tfmcu_prune.strip(job.train(gated, [freeze, penalty]))
+    anew = replace(job, backup=None)  # the multipliers are not among the weights
+    return tfmcu_prune.strip(anew.train(gated, [freeze, penalty]))
 
 
 METHODS: dict[str, Method] = {

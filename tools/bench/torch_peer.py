@@ -193,10 +193,10 @@ def keras_weights(module: nn.Module) -> list[Numbers]:
 def batches(data: Dataset, recipe: Recipe, epochs: int, seed: int) -> Iterator[Any]:
     """The batches of a whole training."""
     source = Batches(data, recipe, seed)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        source.begin(epoch)
         for index in range(len(source)):
             yield source[index]
-        source.on_epoch_end()
 
 
 def main(folder: Path) -> None:

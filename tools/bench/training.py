@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,7 +22,7 @@ Teacher = Callable[[Any], Any]
 
 
 class Batches(keras.utils.PyDataset):
-    """Augmented batches with smoothed one-hot labels, in a new order every epoch.
+    """Augmented batches with smoothed one-hot labels, in an order that depends on the seed and the epoch.
 
     Args:
         data: The data set; its training part is used.
@@ -36,11 +37,10 @@ class Batches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self._data, self._recipe, self._teacher, self._share = data, recipe, teacher, share
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         smooth = recipe.smoothing / data.classes
         self._targets = (np.eye(data.classes) * (1 - recipe.smoothing) + smooth).astype(np.float32)
-        self._mirrored = self._rng.random(len(data.x_train)) < 0.5
-        self.on_epoch_end()
+        self.begin(0)
 
     def __len__(self) -> int:
         return len(self._data.x_train) // self._recipe.batch_size
@@ -57,9 +57,12 @@ class Batches(keras.utils.PyDataset):
             y = (1 - self._share) * y + self._share * self._teacher(x)
         return x, y
 
-    def on_epoch_end(self) -> None:
-        self._order = self._rng.permutation(len(self._data.x_train))
-        self._mirrored = ~self._mirrored
+    def begin(self, epoch: int) -> None:
+        """Begin an epoch: another order, other shifts, the other mirror images."""
+        count = len(self._data.x_train)
+        self._mirrored = (np.random.default_rng(self._seed).random(count) < 0.5) ^ bool(epoch % 2)
+        self._rng = np.random.default_rng((self._seed, epoch))
+        self._order = self._rng.permutation(count)
 
 
 def moved(x: Any, shift: tuple[int, int], rng: np.random.Generator) -> Any:
@@ -106,13 +109,47 @@ def fit(
     jit: bool | str = "auto",
     teacher: Teacher | None = None,
     cut: bool = False,
+    backup: Path | None = None,
 ) -> None:
-    """Train a model that ends in softmax; `callbacks` see an ordinary fit. With `cut` it is tfmcu_prune.fit."""
+    """Train a model that ends in softmax; `callbacks` see an ordinary fit. With `cut` it is tfmcu_prune.fit.
+
+    With `backup`, a folder, a training that was stopped goes on at its last full epoch; the folder is gone at its end.
+    """
     batches = Batches(data, recipe, seed, teacher=teacher)
     made = optimizer(recipe, epochs * len(batches))
     model.compile(made, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
-    run = functools.partial(tfmcu_prune.fit, model) if cut else model.fit
-    run(without_autotune(batches), epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
+    kept = [] if backup is None else [keras.callbacks.BackupAndRestore(backup, double_checkpoint=True), Clock(backup)]
+    feed(tfmcu_prune.fit if cut else keras.Model.fit, model, batches, epochs=epochs, callbacks=[*callbacks, *kept])
+
+
+def feed(
+    run: Callable[..., Any],
+    model: keras.Model,
+    batches: Batches,
+    *,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Run `keras.Model.fit` or `tfmcu_prune.fit` on batches that know the epoch."""
+    turn = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.begin(epoch))
+    run(model, without_autotune(batches), epochs=epochs, shuffle=False, verbose=0, callbacks=[turn, *callbacks])
+
+
+class Clock(keras.callbacks.Callback):
+    """Writes the seconds that a training has taken into its backup, over all its lives."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder, self._start = folder, time.perf_counter() - spent(folder)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        (self._folder / "seconds").write_text(str(time.perf_counter() - self._start))
+
+
+def spent(folder: Path | None) -> float:
+    """Return the seconds that went into a backup, up to its last epoch; 0 where there is none."""
+    path = folder and folder / "seconds"
+    return float(path.read_text()) if path and path.exists() else 0.0
 
 
 def without_autotune(batches: keras.utils.PyDataset) -> Any:
@@ -126,7 +163,6 @@ def without_autotune(batches: keras.utils.PyDataset) -> Any:
     import tensorflow as tf
 
     def epoch() -> Iterator[tuple[Any, Any]]:
-        batches.on_epoch_end()  # at the start, since Keras never asks for more than the last batch
         for index in range(len(batches)):
             yield batches[index]
 
