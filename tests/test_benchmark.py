@@ -326,6 +326,11 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     summary = results.summary([*results.read(path), *limits]).splitlines()
     assert [row.count("|") for row in summary] == [12] * 5
     assert [row.split(" | ")[2] for row in summary[2:]] == ["1.0 KiB", "loose: 1.0 KiB", "tight: 1.0 KiB"]
+    assert len(results.points(limits).splitlines()) == 2
+    lone = [{**run, "method": "ours:cut=1"} for run in limits if run["method"] == "ours"]
+    others = [{**lone[0], "method": "ours:end=0.3", "val": 1.0}, *(run for run in limits if run["method"] != "ours")]
+    _, _, row = results.points([*lone, *others]).splitlines()
+    assert row.strip("| ").split(" | ")[-3:] == ["1.8 KiB, 7.8 KiB, 1,000 k", "`ours:cut=1`", "3"]
     assert path.with_name("pareto.png").stat().st_size > 10_000
     axes = pareto(results.read(path)).axes
     assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]
@@ -338,6 +343,7 @@ def test_the_table_of_the_readme_is_that_of_the_results() -> None:
     readme = (root.parent / "README.md").read_text()
     found = results.read(root / "benchmark_results" / "results.jsonl")
     assert between(readme, "benchmark", results.summary(found)) == readme
+    assert between(readme, "benchmark points", results.points(found)) == readme
     assert (root / "benchmark_results" / "table.md").read_text() == results.markdown(found)
 
 

@@ -53,7 +53,7 @@ _PEERS = flags.DEFINE_string(
     "peers", "build/peers", "The environment of bench/peers.txt, for the method torch_pruning."
 )
 _REPORT = flags.DEFINE_bool("report", False, "Only write the table and the picture beside the results file.")
-_README = flags.DEFINE_string("readme", None, "A Markdown file whose table of the benchmark to renew.")
+_README = flags.DEFINE_string("readme", None, "A Markdown file whose tables of the benchmark to renew.")
 _JIT = flags.DEFINE_enum("jit", "auto", list(JIT), "jit_compile of Keras.")
 _POLICY = flags.DEFINE_string("policy", "float32", "Dtype policy: mixed_bfloat16 where the machine is fast at it.")
 
@@ -189,8 +189,9 @@ def main(_: list[str]) -> None:
         go(chosen(), settings, path)
     report(path)
     if _README.value is not None:
-        readme = Path(_README.value)
-        text = between(readme.read_text(), "benchmark", results.summary(results.read(path)))
+        readme, found = Path(_README.value), results.read(path)
+        text = between(readme.read_text(), "benchmark", results.summary(found))
+        text = between(text, "benchmark points", results.points(found))
         with replacing(readme) as file:
             file.write_text(text)
 

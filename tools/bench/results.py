@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.networks import LEVELS
+from tfmcu_prune.resources import RESOURCES
 from tfmcu_prune.tables import markdown as table
 
 CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
@@ -96,23 +97,52 @@ def summary(results: Iterable[Result]) -> str:
 
     Budgets with a name stand in the order of LEVELS, others before them.
     """
-    grouped = {key: cell for key, cell in cells(results).items() if {"ours", "uniform"} <= cell.keys()}
-    named = [(dict(zip(CELL, key, strict=True)), cell) for key, cell in grouped.items()]
     levels = {level: place for place, level in enumerate(LEVELS)}
+    named = [one for one in _named(results) if _is_compared(one[1])]
     order = sorted(named, key=lambda one: (one[0]["scenario"], one[0]["task"], levels.get(one[0]["level"], -1)))
     return table(("task, network", "epochs", "arena, flash, MACs", *SUMMARY), [_summarized(*one) for one in order])
 
 
+def points(results: Iterable[Result]) -> str:
+    """Return the cells with written limits that the summary lacks as one Markdown table.
+
+    Of the variants of ours that with most runs stands there, of several the best on `val`.
+    """
+    rows = []
+    for named, cell in _named(results):
+        ours = {method: runs for method, runs in cell.items() if method.partition(":")[0] == "ours"}
+        if named["level"] in LEVELS or _is_compared(cell) or not ours:
+            continue
+        best = max(ours, key=lambda method: (len(ours[method]), mean(ours[method], "val")))
+        others = [accuracy(cell[method]) if method in cell else "" for method in ("dense", "uniform")]
+        costs = _costs({name: mean(ours[best], name) for name in RESOURCES})
+        row = [f"{named['task']}, {named['network']}", training(named), named["level"].replace("+", ", "), *others]
+        rows.append([*row, accuracy(ours[best]), costs, f"`{best}`", str(len(ours[best]))])
+    header = ("task, network", "training", "budget", "dense", "thinner, from scratch", "ours")
+    return table((*header, "arena, flash, MACs of ours", "method", "runs"), rows)
+
+
+def _named(results: Iterable[Result]) -> list[tuple[dict[str, Any], dict[str, list[Result]]]]:
+    return [(dict(zip(CELL, key, strict=True)), cell) for key, cell in cells(results).items()]
+
+
+def _is_compared(cell: dict[str, list[Result]]) -> bool:
+    return {"ours", "uniform"} <= cell.keys()
+
+
 def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
-    limits = cell["ours"][0]["budget"]
-    budget = [f"{limits[name] / 1024:.1f} KiB" for name in ("arena", "flash") if name in limits]
-    budget += [f"{limits['macs'] / 1000:,.0f} k"] if "macs" in limits else []
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
-           f"{named['level']}: " * (named["level"] in LEVELS) + ", ".join(budget)]  # fmt: skip
+           f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["ours"][0]["budget"])]  # fmt: skip
     for methods in SUMMARY.values():
         found = [cell[method] for method in methods if method in cell]
         row.append(accuracy(max(found, key=lambda runs: mean(runs, "int8"))) if found else "")
     return row
+
+
+def _costs(values: Mapping[str, float]) -> str:
+    """Return what is limited, or used, of the resources, in words."""
+    told = [f"{values[name] / 1024:.1f} KiB" for name in ("arena", "flash") if name in values]
+    return ", ".join([*told, f"{values['macs'] / 1000:,.0f} k"] if "macs" in values else told)
 
 
 def accuracy(runs: Sequence[Result], digits: int = 1) -> str:
