@@ -263,6 +263,36 @@ def test_a_stopped_benchmark_goes_on(monkeypatch, data: Dataset, tmp_path: Path)
         results.read(path)
 
 
+def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dataset, tmp_path: Path) -> None:
+    monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
+    monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())
+    told: list[tuple[str, float]] = []
+    train, measured = methods.Job.train, dict.fromkeys(("int8", "val"), 0.5)
+    monkeypatch.setattr(benchmark, "measure", lambda *_: measured)
+    monkeypatch.setattr(methods.Job, "train", lambda self, *args, **options: (
+        told.append((self.backup.name, self.recipe.learning_rate)), train(self, *args, **options))[1])  # fmt: skip
+    settings = benchmark.Settings(tmp_path, tmp_path / "cache", jit=False, unfinished=tmp_path / "unfinished")
+    cell = grids.Cell("tiny", "tiny", "B", "loose", 1, 1)
+    benchmark.execute(grids.Run(cell, "uniform:rate=2", 0), settings, data)
+    (given, before), (asked, after) = told
+    assert (given, before) == ("tiny-tiny-1-64-0-float32", RECIPE.learning_rate)
+    assert (asked, after) == ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate)
+
+
+def test_the_summary_takes_the_rate_that_did_best_on_val() -> None:
+    limits = [{**run, "level": "flash=1000", "val": 0.5} for run in _synthetic() if run["level"] == "tight"]
+    better = [
+        {**run, "method": "uniform:rate=2", "val": 0.6, "int8": 0.123} for run in limits if run["method"] == "uniform"
+    ]
+    row = results.summary([*limits, *better]).splitlines()[-1]
+    assert row.strip("| ").split(" | ")[8] == "12.3 ± 0.0"
+    assert [results.without_rate(m) for m in ("ours", "ours:rate=2", "ours:end=0.3+rate=4")] == [
+        "ours",
+        "ours",
+        "ours:end=0.3",
+    ]
+
+
 @pytest.mark.parametrize("name", ["dense", "uniform", "ours:cut=1"])
 def test_a_training_stopped_in_its_middle_goes_on(
     name: str, data: Dataset, budget: Budget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -44,7 +44,11 @@ _LEVEL = flags.DEFINE_string("level", "tight", "Budget: loose, tight, extreme, o
 _EPOCHS = flags.DEFINE_integer("epochs", 6, "Epochs of the dense training.")
 _TUNE = flags.DEFINE_integer("tune", 2, "Epochs of the compression, scenario B.")
 _SAMPLES = flags.DEFINE_integer("samples", None, "Training samples at most.")
-_METHODS = flags.DEFINE_list("methods", None, "Methods, each with options as method:option=value+option=value.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    None,
+    "Methods, each with options as method:option=value+option=value; rate=2 doubles the learning rate of any.",
+)
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
 _RESULTS = flags.DEFINE_string("results", "tools/benchmark_results/results.jsonl", "The results file.")
@@ -106,6 +110,8 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
               run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
     if cell.scenario == "B":
         job = replace(job, trained=_trained(run, settings, job), before=cell.epochs, epochs=cell.tune)
+    recipe = replace(job.recipe, learning_rate=job.recipe.learning_rate * options.pop("rate", 1))
+    job = replace(job, recipe=recipe)
     keras.utils.set_random_seed(run.seed)
     start = time.perf_counter() - spent(job.backup)
     model = method(job, **options)

@@ -27,7 +27,7 @@ SUMMARY = {
     "L2 ranking": ("one_shot_l2", "cubic_l2"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
-"""Columns of the summary: the best of these methods."""
+"""Columns of the summary: the best on `val` of these methods, at any `rate`."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -134,9 +134,16 @@ def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[st
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
            f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["ours"][0]["budget"])]  # fmt: skip
     for methods in SUMMARY.values():
-        found = [cell[method] for method in methods if method in cell]
-        row.append(accuracy(max(found, key=lambda runs: mean(runs, "int8"))) if found else "")
+        found = [runs for method, runs in cell.items() if without_rate(method) in methods]
+        row.append(accuracy(max(found, key=lambda runs: mean(runs, "val"))) if found else "")
     return row
+
+
+def without_rate(method: str) -> str:
+    """Return a method without its factor of the learning rate."""
+    name, _, options = method.partition(":")
+    others = "+".join(option for option in options.split("+") if not option.startswith("rate="))
+    return f"{name}:{others}" if others else name
 
 
 def _costs(values: Mapping[str, float]) -> str:
