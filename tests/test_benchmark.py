@@ -275,6 +275,7 @@ def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: D
     cell = grids.Cell("tiny", "tiny", "B", "loose", 1, 1)
     benchmark.execute(grids.Run(cell, "uniform:rate=2", 0), settings, data)
     (given, before), (asked, after) = told
+    assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
     assert (given, before) == ("tiny-tiny-1-64-0-float32", RECIPE.learning_rate)
     assert (asked, after) == ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate)
 

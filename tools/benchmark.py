@@ -104,8 +104,7 @@ def _budget(cell: grids.Cell, shape: tuple[int, ...], classes: int) -> Budget:
 def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result:
     """Train by one method and measure the outcome."""
     cell, key, (method, options) = run.cell, _key(run, data), parse(run.method)
-    free = run.method in results.FREE
-    budget = Budget() if free else _budget(cell, data.input_shape, data.classes)
+    budget = Budget() if results.is_free(run.method) else _budget(cell, data.input_shape, data.classes)
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
               run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
     if cell.scenario == "B":
@@ -122,7 +121,7 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
 
 def _key(run: grids.Run, data: Dataset) -> results.Result:
     cell = run.cell
-    level = "none" if run.method in results.FREE else cell.level
+    level = "none" if results.is_free(run.method) else cell.level
     epochs = f"{cell.epochs}+{cell.tune}" if cell.scenario == "B" else str(cell.epochs)
     return {"task": cell.task, "network": cell.network, "scenario": cell.scenario, "level": level,
             "method": run.method, "seed": run.seed, "epochs": epochs, "samples": len(data.x_train),

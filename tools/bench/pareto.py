@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.results import CELL, FREE, Cells, Result, cells, mean, training
+from bench.results import CELL, Cells, Result, cells, is_free, mean, training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def compared(results: Sequence[Result]) -> Cells:
     found = cells([result for result in results if ":" not in result["method"]])
     methods: dict[Any, set[str]] = {}
     for key, cell in found.items():
-        methods.setdefault(_row(key), set()).update(method for method in cell if method not in FREE)
+        methods.setdefault(_row(key), set()).update(method for method in cell if not is_free(method))
     return {key: cell for key, cell in found.items() if len(methods[_row(key)]) > 1}
 
 

@@ -16,7 +16,7 @@ from tfmcu_prune.tables import markdown as table
 CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
-"""Methods without a budget; their level is "none"."""
+"""Methods without a budget."""
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),
@@ -114,7 +114,7 @@ def points(results: Iterable[Result]) -> str:
         if named["level"] in LEVELS or _is_compared(cell) or not ours:
             continue
         best = max(ours, key=lambda method: (len(ours[method]), mean(ours[method], "val")))
-        others = [accuracy(cell[method]) if method in cell else "" for method in ("dense", "uniform")]
+        others = [_best(cell, (method,)) for method in ("dense", "uniform")]
         costs = _costs({name: mean(ours[best], name) for name in RESOURCES})
         row = [f"{named['task']}, {named['network']}", training(named), named["level"].replace("+", ", "), *others]
         rows.append([*row, accuracy(ours[best]), costs, f"`{best}`", str(len(ours[best]))])
@@ -133,10 +133,18 @@ def _is_compared(cell: dict[str, list[Result]]) -> bool:
 def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
            f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["ours"][0]["budget"])]  # fmt: skip
-    for methods in SUMMARY.values():
-        found = [runs for method, runs in cell.items() if without_rate(method) in methods]
-        row.append(accuracy(max(found, key=lambda runs: mean(runs, "val"))) if found else "")
-    return row
+    return [*row, *(_best(cell, methods) for methods in SUMMARY.values())]
+
+
+def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
+    """Return the accuracy of the best on `val` of some methods, at any `rate`; "" if there is none of them."""
+    found = [runs for method, runs in cell.items() if without_rate(method) in methods]
+    return accuracy(max(found, key=lambda runs: mean(runs, "val"))) if found else ""
+
+
+def is_free(method: str) -> bool:
+    """Whether a method has no budget; its level is "none"."""
+    return without_rate(method) in FREE
 
 
 def without_rate(method: str) -> str:
