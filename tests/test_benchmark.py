@@ -26,7 +26,7 @@ sys.path.insert(0, str(TOOLS))
 import benchmark  # noqa: E402
 from bench import grids, methods, networks, penalty, results, tasks, training  # noqa: E402
 from bench.measure import measure  # noqa: E402
-from bench.pareto import pareto  # noqa: E402
+from bench.pareto import compared, pareto  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -281,13 +281,15 @@ def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: D
     assert (asked, after) == ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate)
 
 
-def test_the_summary_takes_the_rate_that_did_best_on_val() -> None:
+def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
     limits = [{**run, "level": "flash=1000", "val": 0.5} for run in _synthetic() if run["level"] == "tight"]
     better = [
         {**run, "method": "uniform:rate=2", "val": 0.6, "int8": 0.123} for run in limits if run["method"] == "uniform"
     ]
     row = results.summary([*limits, *better]).splitlines()[-1]
     assert row.strip("| ").split(" | ")[8] == "12.3 ± 0.0"
+    (cell,) = compared([*limits, *better]).values()
+    assert {run["method"]: run["int8"] for run in cell["uniform"]} == {"uniform:rate=2": 0.123}
     assert [results.without_rate(m) for m in ("ours", "ours:rate=2", "ours:end=0.3+rate=4")] == [
         "ours",
         "ours",

@@ -138,8 +138,14 @@ def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[st
 
 def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
     """Return the accuracy of the best on `val` of some methods, at any `rate`; "" if there is none of them."""
-    found = [runs for method, runs in cell.items() if without_rate(method) in methods]
+    found = [runs for method, runs in at_best_rate(cell).items() if method in methods]
     return accuracy(max(found, key=lambda runs: mean(runs, "val"))) if found else ""
+
+
+def at_best_rate(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
+    """Return a cell's runs of each method at the `rate` that is best on `val`, by the method without it."""
+    worst_first = sorted(cell.items(), key=lambda item: mean(item[1], "val"))
+    return {without_rate(method): runs for method, runs in worst_first}
 
 
 def is_free(method: str) -> bool:
