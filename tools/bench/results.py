@@ -144,8 +144,11 @@ def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
 
 def at_best_rate(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
     """Return a cell's runs of each method at the `rate` that is best on `val`, by the method without it."""
-    worst_first = sorted(cell.items(), key=lambda item: mean(item[1], "val"))
-    return {without_rate(method): runs for method, runs in worst_first}
+    best: dict[str, list[Result]] = {}
+    for method, runs in cell.items():
+        plain = without_rate(method)
+        best[plain] = max(best.get(plain, runs), runs, key=lambda these: mean(these, "val"))
+    return best
 
 
 def is_free(method: str) -> bool:
