@@ -36,9 +36,15 @@ def dense_extra(job: Job) -> keras.Model:
     return job.train(job.start())
 
 
-def uniform(job: Job) -> keras.Model:
-    """The uniformly thinner network of the largest width that fits, from scratch, for the same total epochs."""
-    return job.train(networks.widest(job.network(), job.budget), epochs=job.before + job.epochs)
+def uniform(job: Job, *, total: float = 1) -> keras.Model:
+    """The uniformly thinner network of the largest width that fits, from scratch.
+
+    Args:
+        job: The training.
+        total: 1 for the same total epochs; 0 for those of the compression alone, which differ in scenario B.
+    """
+    thin = networks.widest(job.network(), job.budget)
+    return job.train(thin, epochs=job.before + job.epochs if total else job.epochs)
 
 
 def scratch(job: Job) -> keras.Model:

@@ -24,6 +24,7 @@ SUMMARY = {
     "learned sizes": ("ours:learn=1+strength=0.1",),
     "random channels": ("random",),
     "thinner, from scratch": ("uniform",),
+    "thinner, as few epochs": ("uniform:total=0",),
     "L2 ranking": ("one_shot_l2", "cubic_l2"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
