@@ -115,6 +115,53 @@ def test_moving_statistics_that_lag_behind() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(*kernels, strict=True))
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_kernels_keep_their_length_where_it_is_undone(use_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only in front of a batch normalization, and what the model puts out by moving statistics is the same."""
+
+    def net() -> keras.Model:
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Conv2D(8, 3, activation="relu")(inputs)
+        x = layers.Conv2D(8, 3, use_bias=use_bias, name="undone")(x)
+        x = layers.BatchNormalization(epsilon=1e-7)(x)
+        x = layers.Conv2D(8, 1, activation="tanh", name="bent")(layers.ReLU()(x))
+        x = layers.BatchNormalization()(x)
+        x = layers.Conv2D(8, 1, name="read_twice")(x)
+        x = layers.Add()([layers.BatchNormalization()(x), x])
+        x = layers.Conv2DTranspose(8, 2, strides=2, use_bias=use_bias, name="transposed")(x)
+        x = layers.ReLU()(layers.BatchNormalization(epsilon=1e-7)(x))
+        return keras.Model(inputs, layers.Dense(4, name="last")(layers.Flatten()(x)))
+
+    names = ("undone", "bent", "read_twice", "transposed", "last")
+    mask = random_mask(tfmcu_prune.channel_groups(net()), 0, 0.6)
+    found = []
+    for is_as_always in (True, False):
+        gated = _gated(net)
+        x = inputs_for(gated, 64)
+        kept = {name: mask[_labels(gated.get_layer(name))] for name in names}
+        before = {name: _lengths(gated.get_layer(name), kept[name]) for name in names}
+        if not is_as_always:
+            monkeypatch.setattr(reconstruction, "_normalization", lambda *_: None)
+        reconstruct(gated, [x], _full(gated), mask)
+        tfmcu_prune.set_mask(gated, mask)
+        same = {name for name in names if np.allclose(_lengths(gated.get_layer(name), kept[name]), before[name])}
+        found.append((same, outputs_of(gated, x)))
+    (same, outputs), (without, expected) = found
+    assert same == {"undone", "transposed"}
+    assert without == set()
+    np.testing.assert_allclose(outputs, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def _labels(gate: Any) -> np.ndarray:
+    return np.concatenate([np.arange(*run) for run in gate.reads["kernel"][1]])
+
+
+def _lengths(gate: Any, kept: np.ndarray) -> np.ndarray:
+    """Of each output's kernel, over the channels that are kept."""
+    kernel = np.moveaxis(np.array(ops.convert_to_numpy(gate.layer.kernel)), gate.reads["kernel"][0], 0)[kept]
+    return np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0)
+
+
 def test_channels_that_come_back() -> None:
     """Of which the others have made up for: they are not counted twice."""
     gated = _gated(nets.plain)

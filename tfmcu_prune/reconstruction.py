@@ -28,8 +28,10 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
     A kernel W reads the channels x through gates, g under the mask `before` and h under `after`. The rows of W that
     stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize
     || (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
-    b is what the batch normalization behind the layer takes away. One pass of the samples through the model as it is,
-    so that all layers change at once; it moves the statistics of batch normalizations as a step of training does.
+    b is what the batch normalization behind the layer takes away, and then each output's kernel keeps its length, of
+    what the normalization sees by its statistics too: otherwise kernels grow with each change of the mask, and what is
+    normalized learns the slower the longer it is. One pass of the samples through the model as it is, so that all
+    layers change at once; it moves the statistics of batch normalizations as a step of training does.
     Layers that are not linear in a channel's values at one place (recurrent ones, attention), are called several times
     or are not trainable stay as they are.
 
@@ -41,13 +43,15 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
 
     Source: the second of the two steps of He et al. 2017 (arXiv 1707.06168), the least squares; theirs fit each output
         over all places of the kernel, these exchange channels place by place, so that one solution serves all outputs.
+        Why the length: van Laarhoven 2017 (arXiv 1706.05350), section 3, the effective learning rate.
     """
     layer = gates_of(gated)
     scale = 1 + ops.convert_to_numpy(layer.offset)
     gates = [ops.convert_to_tensor(np.where(mask, scale, 0).astype("float32")) for mask in (before, after)]
     graph = graphs.read(gated)
     times = collections.Counter(id(call.layer) for call in graph.calls)
-    sums = {id(call): _Sums(call, *gates) for call in graph.calls if times[id(call.layer)] == 1 and _is_linear(call)}
+    once = [call for call in graph.calls if times[id(call.layer)] == 1]
+    sums = {id(call): _Sums(call, _normalization(call, graph, once), *gates) for call in once if _is_linear(call)}
     sums = {key: value for key, value in sums.items() if value.changes}
     for start in range(0, len(samples[0]), _BATCH):
         batch = [ops.convert_to_tensor(array[start : start + _BATCH], dtype=tensor.dtype)
@@ -64,11 +68,23 @@ def _is_linear(call: graphs.Call) -> bool:
     return isinstance(call.layer.layer.kernel, keras.Variable) and getattr(call.layer.layer, "groups", 1) == 1
 
 
+def _normalization(call: graphs.Call, graph: graphs.Graph, once: Sequence[graphs.Call]) -> Any:
+    """The batch normalization that undoes the scale of each of a layer's outputs; `None` if there is none."""
+    readers = [reader for reader in graph.calls if call.outputs[0] in reader.inputs]
+    if len(readers) != 1 or readers[0] not in once or call.outputs[0] in graph.output_ids():
+        return None
+    layer: Any = readers[0].layer
+    axes = (-1, len(call.shapes[0]) - 1)
+    return layer if isinstance(layer, keras.layers.BatchNormalization) and layer.axis in axes else None
+
+
 class _Sums:
     """The normal equations of one reader, with a constant behind the channels that stay."""
 
-    def __init__(self, call: graphs.Call, old: Any, new: Any) -> None:
+    def __init__(self, call: graphs.Call, normalization: Any, old: Any, new: Any) -> None:
         self.layer: Any = call.layer.layer
+        linear = self.layer.activation in (None, keras.activations.linear)
+        self.normalization = normalization if linear else None
         self.axis, runs = call.layer.reads["kernel"]
         before, after = (ops.convert_to_numpy(take_runs(gates, runs)) for gates in (old, new))
         self.kept, self.after, self.gone = np.flatnonzero(after), after[after != 0], before - after
@@ -106,8 +122,25 @@ class _Sums:
             once = np.prod(self.layer.strides) if isinstance(self.layer, _TRANSPOSED) else 1
             shift = constant @ kernel.reshape(len(kernel), -1, kernel.shape[-1]).sum(1) / once
             self.layer.bias.assign_add(shift.astype(kernel.dtype))
+        lengths = _lengths(kernel[self.kept])
         kernel[self.kept] += np.tensordot(rest, kernel, 1).astype(kernel.dtype)
+        if self.normalization is not None:
+            kernel *= self._rescale(lengths, _lengths(kernel[self.kept]))
         self.layer.kernel.assign(np.moveaxis(kernel, 0, self.axis))
+
+    def _rescale(self, lengths: Array, now: Array) -> Array:
+        """Return what takes each output's kernel back to its length; bias and statistics are taken there."""
+        factor = np.where((lengths > 0) & (now > 0), lengths / np.where(now > 0, now, 1), 1)
+        biases = [self.layer.bias] if self.layer.use_bias else []
+        for weight in (*biases, self.normalization.moving_mean):
+            weight.assign(weight * factor)
+        self.normalization.moving_variance.assign(self.normalization.moving_variance * factor**2)
+        return factor
+
+
+def _lengths(kernel: Array) -> Array:
+    """The length of each output's kernel, the last axis."""
+    return np.sqrt(np.square(kernel).reshape(-1, kernel.shape[-1]).sum(0))
 
 
 def _run(graph: graphs.Graph, tensors: dict[int, Any], gates: Any, sums: dict[int, _Sums]) -> None:
