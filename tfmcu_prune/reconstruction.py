@@ -84,7 +84,7 @@ class _Sums:
     def __init__(self, call: graphs.Call, normalization: Any, old: Any, new: Any) -> None:
         self.layer: Any = call.layer.layer
         linear = self.layer.activation in (None, keras.activations.linear)
-        self.normalization = normalization if linear else None
+        self.normalization: Any = normalization if linear else None
         self.axis, runs = call.layer.reads["kernel"]
         before, after = (ops.convert_to_numpy(take_runs(gates, runs)) for gates in (old, new))
         self.kept, self.after, self.gone = np.flatnonzero(after), after[after != 0], before - after
