@@ -69,9 +69,12 @@ def _is_linear(call: graphs.Call) -> bool:
 
 
 def _normalization(call: graphs.Call, graph: graphs.Graph, once: Sequence[graphs.Call]) -> Any:
-    """The batch normalization that undoes the scale of each of a layer's outputs; `None` if there is none."""
+    """The batch normalization that undoes the scale of each output of a gated layer; `None` if there is none."""
+    made: Any = call.layer
     readers = [reader for reader in graph.calls if call.outputs[0] in reader.inputs]
-    if len(readers) != 1 or readers[0] not in once or call.outputs[0] in graph.output_ids():
+    if made.layer.activation is not keras.activations.linear or call.outputs[0] in graph.output_ids():
+        return None
+    if len(readers) != 1 or readers[0] not in once:
         return None
     layer: Any = readers[0].layer
     axes = (-1, len(call.shapes[0]) - 1)
@@ -83,8 +86,7 @@ class _Sums:
 
     def __init__(self, call: graphs.Call, normalization: Any, old: Any, new: Any) -> None:
         self.layer: Any = call.layer.layer
-        linear = self.layer.activation in (None, keras.activations.linear)
-        self.normalization: Any = normalization if linear else None
+        self.normalization = normalization
         self.axis, runs = call.layer.reads["kernel"]
         before, after = (ops.convert_to_numpy(take_runs(gates, runs)) for gates in (old, new))
         self.kept, self.after, self.gone = np.flatnonzero(after), after[after != 0], before - after
