@@ -128,12 +128,13 @@ def _named(results: Iterable[Result]) -> list[tuple[dict[str, Any], dict[str, li
 
 
 def _is_compared(cell: dict[str, list[Result]]) -> bool:
-    return {"ours", "uniform"} <= cell.keys()
+    return {"ours", "uniform"} <= at_best_rate(cell).keys()
 
 
 def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
+    limits = _costs(at_best_rate(cell)["ours"][0]["budget"])
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
-           f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["ours"][0]["budget"])]  # fmt: skip
+           f"{named['level']}: " * (named["level"] in LEVELS) + limits]  # fmt: skip
     return [*row, *(_best(cell, methods) for methods in SUMMARY.values())]
 
 
