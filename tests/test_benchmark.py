@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -287,6 +288,10 @@ def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: D
     assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
     assert (given, before) == ("tiny-tiny-1-64-0-float32", RECIPE.learning_rate)
     assert (asked, after) == ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate)
+
+
+def test_no_method_has_an_option_that_the_rate_would_hide() -> None:
+    assert not [name for name, method in methods.METHODS.items() if "rate" in inspect.signature(method).parameters]
 
 
 def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:

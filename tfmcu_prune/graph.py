@@ -72,6 +72,11 @@ class Graph:
         """Ids of the tensors that the model returns."""
         return tuple(ref.id for ref in _refs(self.outputs))
 
+    def only_reader(self, tensor: int) -> Call | None:
+        """The call that reads a tensor; `None` if there are several or none, or if the model returns it."""
+        readers = [call for call in self.calls if tensor in call.inputs]
+        return readers[0] if len(readers) == 1 and tensor not in self.output_ids() else None
+
 
 def read(model: keras.Model) -> Graph:
     """Read the graph of a Sequential or functional model; nothing of the model is changed.

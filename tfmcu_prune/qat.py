@@ -249,7 +249,7 @@ def _normalized_by(normalization: graphs.Call, graph: graphs.Graph) -> str:
     """The type of the linear layer that feeds this normalization alone; "" if there is none."""
     (key,) = normalization.inputs
     before = [call for call in graph.calls if key in call.outputs]
-    alone = sum(key in call.inputs for call in graph.calls) == 1 and key not in graph.output_ids()
+    alone = graph.only_reader(key) is not None
     linear = before and getattr(before[0].layer, "activation", None) is keras.activations.linear
     return type(before[0].layer).__name__ if alone and linear else ""
 
@@ -271,13 +271,13 @@ _FOLDED = {"Dense": -1, "Conv2DTranspose": 2}
 
 def _with_normalization(call: graphs.Call, graph: graphs.Graph, steps: list[Step]) -> list[Step]:
     """The one step of a layer, with the batch normalization behind it folded into its weights."""
-    readers = [other for other in graph.calls if call.outputs[0] in other.inputs]
-    if not readers or not isinstance(readers[0].layer, keras.layers.BatchNormalization):
+    reader = graph.only_reader(call.outputs[0])
+    if reader is None or not isinstance(reader.layer, keras.layers.BatchNormalization):
         return steps
-    if _normalized_by(readers[0], graph) not in _FOLDED:
+    if _normalized_by(reader, graph) not in _FOLDED:
         return steps
     ((kind, made, weights),) = steps
-    factor, offset = _factor_and_offset(readers[0].layer)
+    factor, offset = _factor_and_offset(reader.layer)
     kernel, bias = weights[0], weights[1] if len(weights) > 1 else 0.0
     shape = [1] * kernel.ndim
     shape[_FOLDED[kind]] = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,10 +28,11 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
     A kernel W reads the channels x through gates, g under the mask `before` and h under `after`. The rows of W that
     stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize
     || (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
-    b is what the batch normalization behind the layer takes away, and then each output's kernel keeps its length, of
-    what the normalization sees by its statistics too: otherwise kernels grow with each change of the mask, and what is
-    normalized learns the slower the longer it is. One pass of the samples through the model as it is, so that all
-    layers change at once; it moves the statistics of batch normalizations as a step of training does.
+    b is what the batch normalization behind the layer takes away. Where a batch normalization alone reads the layer,
+    each output's kernel keeps its length, and bias and statistics are scaled with it, so that the normalization puts
+    out the same: kernels would grow with each change of the mask, and the longer they are the slower they learn. One
+    pass of the samples through the model as it is, so that all layers change at once; it moves the statistics of batch
+    normalizations as a step of training does.
     Layers that are not linear in a channel's values at one place (recurrent ones, attention), are called several times
     or are not trainable stay as they are.
 
@@ -43,15 +44,15 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
 
     Source: the second of the two steps of He et al. 2017 (arXiv 1707.06168), the least squares; theirs fit each output
         over all places of the kernel, these exchange channels place by place, so that one solution serves all outputs.
-        Why the length: van Laarhoven 2017 (arXiv 1706.05350), section 3, the effective learning rate.
+        Why the length: van Laarhoven 2017 (arXiv 1706.05350), the effective learning rate.
     """
     layer = gates_of(gated)
     scale = 1 + ops.convert_to_numpy(layer.offset)
     gates = [ops.convert_to_tensor(np.where(mask, scale, 0).astype("float32")) for mask in (before, after)]
     graph = graphs.read(gated)
     times = collections.Counter(id(call.layer) for call in graph.calls)
-    once = [call for call in graph.calls if times[id(call.layer)] == 1]
-    sums = {id(call): _Sums(call, _normalization(call, graph, once), *gates) for call in once if _is_linear(call)}
+    readers = [call for call in graph.calls if times[id(call.layer)] == 1 and _is_linear(call)]
+    sums = {id(call): _Sums(call, _normalization(call, graph, times), *gates) for call in readers}
     sums = {key: value for key, value in sums.items() if value.changes}
     for start in range(0, len(samples[0]), _BATCH):
         batch = [ops.convert_to_tensor(array[start : start + _BATCH], dtype=tensor.dtype)
@@ -68,15 +69,13 @@ def _is_linear(call: graphs.Call) -> bool:
     return isinstance(call.layer.layer.kernel, keras.Variable) and getattr(call.layer.layer, "groups", 1) == 1
 
 
-def _normalization(call: graphs.Call, graph: graphs.Graph, once: Sequence[graphs.Call]) -> Any:
+def _normalization(call: graphs.Call, graph: graphs.Graph, times: Mapping[int, int]) -> Any:
     """The batch normalization that undoes the scale of each output of a gated layer; `None` if there is none."""
     made: Any = call.layer
-    readers = [reader for reader in graph.calls if call.outputs[0] in reader.inputs]
-    if made.layer.activation is not keras.activations.linear or call.outputs[0] in graph.output_ids():
+    reader = graph.only_reader(call.outputs[0])
+    if reader is None or times[id(reader.layer)] != 1 or made.layer.activation is not keras.activations.linear:
         return None
-    if len(readers) != 1 or readers[0] not in once:
-        return None
-    layer: Any = readers[0].layer
+    layer: Any = reader.layer
     axes = (-1, len(call.shapes[0]) - 1)
     return layer if isinstance(layer, keras.layers.BatchNormalization) and layer.axis in axes else None
 

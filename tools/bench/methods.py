@@ -127,10 +127,10 @@ def random(job: Job, *, calibration: float = 256) -> keras.Model:
     return ours(job, salience="random", calibration=calibration)
 
 
-def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0, rate: float = 0.02) -> keras.Model:
+def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Model:
     """Straight-through per-channel gates under a penalty with dual ascent (PIT-like), then projected."""
     gated = straight_through(tfmcu_prune.prunable(job.start(), job.budget))
-    return _penalized(job, gated, Penalty(end, strength=strength, rate=rate), end)
+    return _penalized(job, gated, Penalty(end, strength=strength), end)
 
 
 def morphnet(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Model:

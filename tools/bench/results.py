@@ -99,8 +99,9 @@ def summary(results: Iterable[Result]) -> str:
     Budgets with a name stand in the order of LEVELS, others before them.
     """
     levels = {level: place for place, level in enumerate(LEVELS)}
-    named = [one for one in _named(results) if _is_compared(one[1])]
-    order = sorted(named, key=lambda one: (one[0]["scenario"], one[0]["task"], levels.get(one[0]["level"], -1)))
+    named = [(name, at_best_rate(cell)) for name, cell in _named(results)]
+    compared = [one for one in named if _is_compared(one[1])]
+    order = sorted(compared, key=lambda one: (one[0]["scenario"], one[0]["task"], levels.get(one[0]["level"], -1)))
     return table(("task, network", "epochs", "arena, flash, MACs", *SUMMARY), [_summarized(*one) for one in order])
 
 
@@ -111,11 +112,12 @@ def points(results: Iterable[Result]) -> str:
     """
     rows = []
     for named, cell in _named(results):
+        plain = at_best_rate(cell)
         ours = {method: runs for method, runs in cell.items() if method.partition(":")[0] == "ours"}
-        if named["level"] in LEVELS or _is_compared(cell) or not ours:
+        if named["level"] in LEVELS or _is_compared(plain) or not ours:
             continue
         best = max(ours, key=lambda method: (len(ours[method]), mean(ours[method], "val")))
-        others = [_best(cell, (method,)) for method in ("dense", "uniform")]
+        others = [_best(plain, (method,)) for method in ("dense", "uniform")]
         costs = _costs({name: mean(ours[best], name) for name in RESOURCES})
         row = [f"{named['task']}, {named['network']}", training(named), named["level"].replace("+", ", "), *others]
         rows.append([*row, accuracy(ours[best]), costs, f"`{best}`", str(len(ours[best]))])
@@ -128,19 +130,18 @@ def _named(results: Iterable[Result]) -> list[tuple[dict[str, Any], dict[str, li
 
 
 def _is_compared(cell: dict[str, list[Result]]) -> bool:
-    return {"ours", "uniform"} <= at_best_rate(cell).keys()
+    return {"ours", "uniform"} <= cell.keys()
 
 
 def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
-    limits = _costs(at_best_rate(cell)["ours"][0]["budget"])
     row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
-           f"{named['level']}: " * (named["level"] in LEVELS) + limits]  # fmt: skip
+           f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["ours"][0]["budget"])]  # fmt: skip
     return [*row, *(_best(cell, methods) for methods in SUMMARY.values())]
 
 
 def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
-    """Return the accuracy of the best on `val` of some methods, at any `rate`; "" if there is none of them."""
-    found = [runs for method, runs in at_best_rate(cell).items() if method in methods]
+    """Return the accuracy of the best on `val` of some methods; "" if there is none of them."""
+    found = [cell[method] for method in methods if method in cell]
     return accuracy(max(found, key=lambda runs: mean(runs, "val"))) if found else ""
 
 
