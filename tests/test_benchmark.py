@@ -284,14 +284,22 @@ def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: D
     settings = benchmark.Settings(tmp_path, tmp_path / "cache", jit=False, unfinished=tmp_path / "unfinished")
     cell = grids.Cell("tiny", "tiny", "B", "loose", 1, 1)
     benchmark.execute(grids.Run(cell, "uniform:rate=2", 0), settings, data)
-    (given, before), (asked, after) = told
     assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
-    assert (given, before) == ("tiny-tiny-1-64-0-float32", RECIPE.learning_rate)
-    assert (asked, after) == ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate)
+    benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4", 0), settings, data)
+    assert told == [
+        ("tiny-tiny-1-64-0-float32", RECIPE.learning_rate),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate),
+        ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", 2 * RECIPE.learning_rate),
+        ("tiny-tiny-1-64-0-float32-rate=4", 4 * RECIPE.learning_rate),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4-0", 2 * RECIPE.learning_rate),
+    ]
+    with pytest.raises(ValueError, match="no given="):
+        benchmark.execute(grids.Run(grids.Cell("tiny", "tiny", "A", "loose", 1), "ours:given=4", 0), settings, data)
 
 
-def test_no_method_has_an_option_that_the_rate_would_hide() -> None:
-    assert not [name for name, method in methods.METHODS.items() if "rate" in inspect.signature(method).parameters]
+def test_no_method_has_an_option_that_those_of_all_would_hide() -> None:
+    for method in methods.METHODS.values():
+        assert not set(results.RATES) & inspect.signature(method).parameters.keys()
 
 
 def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
@@ -303,7 +311,7 @@ def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
     assert row.strip("| ").split(" | ")[8] == "12.3 ± 0.0"
     (cell,) = compared([*limits, *better]).values()
     assert {run["method"]: run["int8"] for run in cell["uniform"]} == {"uniform:rate=2": 0.123}
-    assert [results.without_rate(m) for m in ("ours", "ours:rate=2", "ours:end=0.3+rate=4")] == [
+    assert [results.without_rate(m) for m in ("ours", "ours:given=4+rate=2", "ours:end=0.3+rate=4")] == [
         "ours",
         "ours",
         "ours:end=0.3",

@@ -47,7 +47,8 @@ _SAMPLES = flags.DEFINE_integer("samples", None, "Training samples at most.")
 _METHODS = flags.DEFINE_list(
     "methods",
     None,
-    "Methods, each with options as method:option=value+option=value; rate=2 doubles the learning rate of any.",
+    "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, and "
+    "in scenario B given=2 that which the given network was trained with.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
@@ -107,10 +108,12 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     budget = Budget() if results.is_free(run.method) else _budget(cell, data.input_shape, data.classes)
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
               run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
+    rate, given = (options.pop(name, 1.0) for name in results.RATES)
     if cell.scenario == "B":
-        job = replace(job, trained=_trained(run, settings, job), before=cell.epochs, epochs=cell.tune)
-    recipe = replace(job.recipe, learning_rate=job.recipe.learning_rate * options.pop("rate", 1))
-    job = replace(job, recipe=recipe)
+        job = replace(job, trained=_trained(run, settings, job, given), before=cell.epochs, epochs=cell.tune)
+    elif given != 1:
+        raise ValueError(f"Only scenario B has a given network; expected no given= in A. Received: {run.method!r}")
+    job = replace(job, recipe=job.recipe.at_rate(rate))
     keras.utils.set_random_seed(run.seed)
     start = time.perf_counter() - spent(job.backup)
     model = method(job, **options)
@@ -128,16 +131,17 @@ def _key(run: grids.Run, data: Dataset) -> results.Result:
             "policy": keras.config.dtype_policy().name}  # fmt: skip
 
 
-def _trained(run: grids.Run, settings: Settings, job: Job) -> keras.Model:
-    """The dense network of this seed, trained: from the cache, or into it."""
+def _trained(run: grids.Run, settings: Settings, job: Job, rate: float) -> keras.Model:
+    """The dense network of this seed, trained at a multiple of the learning rate: from the cache, or into it."""
     cell = run.cell
-    parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name)
+    parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name,
+             *([] if rate == 1 else [f"rate={rate:g}"]))  # fmt: skip
     name = "-".join(map(str, parts))
     path = settings.cache / f"{name}.weights.h5"
     keras.utils.set_random_seed(run.seed)
     model = job.network()
     if not path.exists():
-        replace(job, backup=settings.backup(parts)).train(model)
+        replace(job, recipe=job.recipe.at_rate(rate), backup=settings.backup(parts)).train(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"partial-{path.name}")
         model.save_weights(partial)

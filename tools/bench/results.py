@@ -17,6 +17,8 @@ CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
 """Methods without a budget."""
+RATES = ("rate", "given")
+"""Options of any method: factors of the learning rate, its own and that of the network given to it in scenario B."""
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),
@@ -28,7 +30,7 @@ SUMMARY = {
     "L2 ranking": ("one_shot_l2", "cubic_l2"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
-"""Columns of the summary: the best on `val` of these methods, at any `rate`."""
+"""Columns of the summary: the best on `val` of these methods, at any of RATES."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -146,7 +148,7 @@ def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
 
 
 def at_best_rate(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """Return a cell's runs of each method at the `rate` that is best on `val`, by the method without it."""
+    """Return a cell's runs of each method at the RATES that are best on `val`, by the method without them."""
     best: dict[str, list[Result]] = {}
     for method, runs in cell.items():
         plain = without_rate(method)
@@ -160,9 +162,9 @@ def is_free(method: str) -> bool:
 
 
 def without_rate(method: str) -> str:
-    """Return a method without its factor of the learning rate."""
+    """Return a method without its factors of learning rates."""
     name, _, options = method.partition(":")
-    others = "+".join(option for option in options.split("+") if not option.startswith("rate="))
+    others = "+".join(option for option in options.split("+") if option.partition("=")[0] not in RATES)
     return f"{name}:{others}" if others else name
 
 

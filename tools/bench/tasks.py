@@ -41,6 +41,10 @@ class Recipe:
     shift: tuple[int, int] = (0, 0)
     flip: bool = False
 
+    def at_rate(self, factor: float) -> Recipe:
+        """Return the recipe with a multiple of its learning rate."""
+        return dataclasses.replace(self, learning_rate=factor * self.learning_rate)
+
 
 @dataclass(frozen=True)
 class Task:
