@@ -299,7 +299,7 @@ def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: D
 
 def test_no_method_has_an_option_that_those_of_all_would_hide() -> None:
     for method in methods.METHODS.values():
-        assert not set(results.RATES) & inspect.signature(method).parameters.keys()
+        assert not set(results.TRAINING) & inspect.signature(method).parameters.keys()
 
 
 def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
@@ -311,7 +311,7 @@ def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
     assert row.strip("| ").split(" | ")[8] == "12.3 ± 0.0"
     (cell,) = compared([*limits, *better]).values()
     assert {run["method"]: run["int8"] for run in cell["uniform"]} == {"uniform:rate=2": 0.123}
-    assert [results.without_rate(m) for m in ("ours", "ours:given=4+rate=2", "ours:end=0.3+rate=4")] == [
+    assert [results.without_training(m) for m in ("ours", "ours:given=4+rate=2", "ours:end=0.3+rate=4")] == [
         "ours",
         "ours",
         "ours:end=0.3",

@@ -50,8 +50,8 @@ class PruneCallback(keras.callbacks.Callback):
 
     Args:
         begin: Step at which pruning begins, counted from its first epoch. Default: 10 % of the steps from there on.
-        end: Step at which the mask is frozen. Default: 50 % of them. In a fine-tuning of few epochs without
-            `calibration`, `begin=0` and 20 % were more accurate in tools/benchmark.py (scenario B).
+        end: Step at which the mask is frozen. Default: 50 % of them. In a fine-tuning of few epochs `begin=0` and 30 %
+            (20 % without `calibration`) were more accurate in tools/benchmark.py (scenario B).
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;

@@ -47,8 +47,8 @@ _SAMPLES = flags.DEFINE_integer("samples", None, "Training samples at most.")
 _METHODS = flags.DEFINE_list(
     "methods",
     None,
-    "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, and "
-    "in scenario B given=2 that which the given network was trained with.",
+    "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, "
+    "smoothing=0 sets the label smoothing, and given=2 doubles the rate that the network of scenario B was given with.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
@@ -108,12 +108,13 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     budget = Budget() if results.is_free(run.method) else _budget(cell, data.input_shape, data.classes)
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
               run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
-    rate, given = (options.pop(name, 1.0) for name in results.RATES)
+    rate, smoothing, given = (options.pop(name, None) for name in results.TRAINING)
     if cell.scenario == "B":
-        job = replace(job, trained=_trained(run, settings, job, given), before=cell.epochs, epochs=cell.tune)
-    elif given != 1:
+        trained = _trained(run, settings, replace(job, recipe=job.recipe.changed(given)), given)
+        job = replace(job, trained=trained, before=cell.epochs, epochs=cell.tune)
+    elif given is not None:
         raise ValueError(f"Only scenario B has a given network; expected no given= in A. Received: {run.method!r}")
-    job = replace(job, recipe=job.recipe.at_rate(rate))
+    job = replace(job, recipe=job.recipe.changed(rate, smoothing))
     keras.utils.set_random_seed(run.seed)
     start = time.perf_counter() - spent(job.backup)
     model = method(job, **options)
@@ -131,17 +132,17 @@ def _key(run: grids.Run, data: Dataset) -> results.Result:
             "policy": keras.config.dtype_policy().name}  # fmt: skip
 
 
-def _trained(run: grids.Run, settings: Settings, job: Job, rate: float) -> keras.Model:
-    """The dense network of this seed, trained at a multiple of the learning rate: from the cache, or into it."""
+def _trained(run: grids.Run, settings: Settings, job: Job, rate: float | None) -> keras.Model:
+    """The dense network of this seed, trained, at `rate` times the task's own: from the cache, or into it."""
     cell = run.cell
     parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name,
-             *([] if rate == 1 else [f"rate={rate:g}"]))  # fmt: skip
+             *([] if rate is None else [f"rate={rate:g}"]))  # fmt: skip
     name = "-".join(map(str, parts))
     path = settings.cache / f"{name}.weights.h5"
     keras.utils.set_random_seed(run.seed)
     model = job.network()
     if not path.exists():
-        replace(job, recipe=job.recipe.at_rate(rate), backup=settings.backup(parts)).train(model)
+        replace(job, backup=settings.backup(parts)).train(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"partial-{path.name}")
         model.save_weights(partial)

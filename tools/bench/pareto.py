@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.results import CELL, Cells, Result, at_best_rate, cells, is_free, mean, training, without_rate
+from bench.results import CELL, Cells, Result, at_best_training, cells, is_free, mean, training, without_training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,9 +58,9 @@ def pareto(results: Sequence[Result]) -> Figure:
 
 
 def compared(results: Sequence[Result]) -> Cells:
-    """The cells of the rows that show at least two methods with a budget, each at its best rate, without variants."""
-    plain = cells(result for result in results if ":" not in without_rate(result["method"]))
-    found = {key: at_best_rate(cell) for key, cell in plain.items()}
+    """The cells of the rows that show at least two methods with a budget, each as trained best, without variants."""
+    plain = cells(result for result in results if ":" not in without_training(result["method"]))
+    found = {key: at_best_training(cell) for key, cell in plain.items()}
     methods: dict[Any, set[str]] = {}
     for key, cell in found.items():
         methods.setdefault(_row(key), set()).update(method for method in cell if not is_free(method))

@@ -17,11 +17,13 @@ CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
 """Methods without a budget."""
-RATES = ("rate", "given")
-"""Options of any method: factors of the learning rate, its own and that of the network given to it in scenario B."""
+TRAINING = ("rate", "smoothing", "given")
+"""Options of any method, how it is trained: factor of the learning rate, label smoothing, and factor of the learning
+rate of the network that scenario B gives to it."""
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),
+    "ours, early": ("ours:begin=0+end=0.3", "ours:begin=0+end=0.3+distill=0.5"),
     "no samples": ("ours:calibration=0",),
     "learned sizes": ("ours:learn=1+strength=0.1",),
     "random channels": ("random",),
@@ -30,7 +32,7 @@ SUMMARY = {
     "L2 ranking": ("one_shot_l2", "cubic_l2"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
-"""Columns of the summary: the best on `val` of these methods, at any of RATES."""
+"""Columns of the summary: the best on `val` of these methods, trained in any way of TRAINING."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -101,7 +103,7 @@ def summary(results: Iterable[Result]) -> str:
     Budgets with a name stand in the order of LEVELS, others before them.
     """
     levels = {level: place for place, level in enumerate(LEVELS)}
-    named = [(name, at_best_rate(cell)) for name, cell in _named(results)]
+    named = [(name, at_best_training(cell)) for name, cell in _named(results)]
     compared = [one for one in named if _is_compared(one[1])]
     order = sorted(compared, key=lambda one: (one[0]["scenario"], one[0]["task"], levels.get(one[0]["level"], -1)))
     return table(("task, network", "epochs", "arena, flash, MACs", *SUMMARY), [_summarized(*one) for one in order])
@@ -114,7 +116,7 @@ def points(results: Iterable[Result]) -> str:
     """
     rows = []
     for named, cell in _named(results):
-        plain = at_best_rate(cell)
+        plain = at_best_training(cell)
         ours = {method: runs for method, runs in cell.items() if method.partition(":")[0] == "ours"}
         if named["level"] in LEVELS or _is_compared(plain) or not ours:
             continue
@@ -147,24 +149,24 @@ def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
     return accuracy(max(found, key=lambda runs: mean(runs, "val"))) if found else ""
 
 
-def at_best_rate(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """Return a cell's runs of each method at the RATES that are best on `val`, by the method without them."""
+def at_best_training(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
+    """Return a cell's runs of each method as trained best on `val`, by the method without the options of TRAINING."""
     best: dict[str, list[Result]] = {}
     for method, runs in cell.items():
-        plain = without_rate(method)
+        plain = without_training(method)
         best[plain] = max(best.get(plain, runs), runs, key=lambda these: mean(these, "val"))
     return best
 
 
 def is_free(method: str) -> bool:
     """Whether a method has no budget; its level is "none"."""
-    return without_rate(method) in FREE
+    return without_training(method) in FREE
 
 
-def without_rate(method: str) -> str:
-    """Return a method without its factors of learning rates."""
+def without_training(method: str) -> str:
+    """Return a method without the options of TRAINING."""
     name, _, options = method.partition(":")
-    others = "+".join(option for option in options.split("+") if option.partition("=")[0] not in RATES)
+    others = "+".join(option for option in options.split("+") if option.partition("=")[0] not in TRAINING)
     return f"{name}:{others}" if others else name
 
 
