@@ -307,8 +307,8 @@ def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
     better = [
         {**run, "method": "uniform:rate=2", "val": 0.6, "int8": 0.123} for run in limits if run["method"] == "uniform"
     ]
-    row = results.summary([*limits, *better]).splitlines()[-1]
-    assert row.strip("| ").split(" | ")[8] == "12.3 ± 0.0"
+    header, _, *_, row = results.summary([*limits, *better]).splitlines()
+    assert dict(zip(header.split(" | "), row.split(" | "), strict=True))["thinner, from scratch"] == "12.3 ± 0.0"
     (cell,) = compared([*limits, *better]).values()
     assert {run["method"]: run["int8"] for run in cell["uniform"]} == {"uniform:rate=2": 0.123}
     assert [results.without_training(m) for m in ("ours", "ours:given=4+rate=2", "ours:end=0.3+rate=4")] == [
@@ -384,7 +384,7 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     assert "Budget: flash 1,000." in table
     limits = [{**run, "level": "flash=1000"} for run in _synthetic() if run["level"] == "tight"]
     summary = results.summary([*results.read(path), *limits]).splitlines()
-    assert [row.count("|") for row in summary] == [13] * 5
+    assert [row.count("|") for row in summary] == [len(results.SUMMARY) + 4] * 5
     assert [row.split(" | ")[2] for row in summary[2:]] == ["1.0 KiB", "loose: 1.0 KiB", "tight: 1.0 KiB"]
     assert len(results.points(limits).splitlines()) == 2
     lone = [{**run, "method": "ours:cut=1"} for run in limits if run["method"] == "ours"]
