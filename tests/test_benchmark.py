@@ -273,25 +273,28 @@ def test_a_stopped_benchmark_goes_on(monkeypatch, data: Dataset, tmp_path: Path)
         results.read(path)
 
 
-def test_the_rate_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dataset, tmp_path: Path) -> None:
+def test_rate_and_smoothing_of_a_method_are_those_of_its_training_alone(
+    monkeypatch, data: Dataset, tmp_path: Path
+) -> None:
     monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
     monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())
-    told: list[tuple[str, float]] = []
+    told: list[tuple[str, float, float]] = []
     train, measured = methods.Job.train, dict.fromkeys(("int8", "val"), 0.5)
     monkeypatch.setattr(benchmark, "measure", lambda *_: measured)
     monkeypatch.setattr(methods.Job, "train", lambda self, *args, **options: (
-        told.append((self.backup.name, self.recipe.learning_rate)), train(self, *args, **options))[1])  # fmt: skip
+        told.append((self.backup.name, self.recipe.learning_rate / RECIPE.learning_rate, self.recipe.smoothing)),
+        train(self, *args, **options))[1])  # fmt: skip
     settings = benchmark.Settings(tmp_path, tmp_path / "cache", jit=False, unfinished=tmp_path / "unfinished")
     cell = grids.Cell("tiny", "tiny", "B", "loose", 1, 1)
     benchmark.execute(grids.Run(cell, "uniform:rate=2", 0), settings, data)
     assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
-    benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4", 0), settings, data)
+    benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4+smoothing=0.3", 0), settings, data)
     assert told == [
-        ("tiny-tiny-1-64-0-float32", RECIPE.learning_rate),
-        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2 * RECIPE.learning_rate),
-        ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", 2 * RECIPE.learning_rate),
-        ("tiny-tiny-1-64-0-float32-rate=4", 4 * RECIPE.learning_rate),
-        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4-0", 2 * RECIPE.learning_rate),
+        ("tiny-tiny-1-64-0-float32", 1, RECIPE.smoothing),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2, RECIPE.smoothing),
+        ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", 2, RECIPE.smoothing),
+        ("tiny-tiny-1-64-0-float32-rate=4", 4, RECIPE.smoothing),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4+smoothing=0.3-0", 2, 0.3),
     ]
     with pytest.raises(ValueError, match="no given="):
         benchmark.execute(grids.Run(grids.Cell("tiny", "tiny", "A", "loose", 1), "ours:given=4", 0), settings, data)
@@ -302,7 +305,7 @@ def test_no_method_has_an_option_that_those_of_all_would_hide() -> None:
         assert not set(results.TRAINING) & inspect.signature(method).parameters.keys()
 
 
-def test_summary_and_picture_take_the_rate_that_did_best_on_val() -> None:
+def test_summary_and_picture_take_the_training_that_did_best_on_val() -> None:
     limits = [{**run, "level": "flash=1000", "val": 0.5} for run in _synthetic() if run["level"] == "tight"]
     better = [
         {**run, "method": "uniform:rate=2", "val": 0.6, "int8": 0.123} for run in limits if run["method"] == "uniform"

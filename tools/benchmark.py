@@ -48,7 +48,7 @@ _METHODS = flags.DEFINE_list(
     "methods",
     None,
     "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, "
-    "smoothing=0 sets the label smoothing, and given=2 doubles the rate that the network of scenario B was given with.",
+    "smoothing=0 sets the label smoothing, and given=2 doubles the rate of the network that scenario B begins with.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
@@ -108,13 +108,13 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     budget = Budget() if results.is_free(run.method) else _budget(cell, data.input_shape, data.classes)
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
               run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
-    rate, smoothing, given = (options.pop(name, None) for name in results.TRAINING)
+    rate, given = (options.pop(name, 1.0) for name in ("rate", "given"))
+    smoothing = options.pop("smoothing", job.recipe.smoothing)
     if cell.scenario == "B":
-        trained = _trained(run, settings, replace(job, recipe=job.recipe.changed(given)), given)
-        job = replace(job, trained=trained, before=cell.epochs, epochs=cell.tune)
-    elif given is not None:
+        job = replace(job, trained=_trained(run, settings, job, given), before=cell.epochs, epochs=cell.tune)
+    elif given != 1:
         raise ValueError(f"Only scenario B has a given network; expected no given= in A. Received: {run.method!r}")
-    job = replace(job, recipe=job.recipe.changed(rate, smoothing))
+    job = replace(job, recipe=replace(job.recipe.at_rate(rate), smoothing=smoothing))
     keras.utils.set_random_seed(run.seed)
     start = time.perf_counter() - spent(job.backup)
     model = method(job, **options)
@@ -132,17 +132,17 @@ def _key(run: grids.Run, data: Dataset) -> results.Result:
             "policy": keras.config.dtype_policy().name}  # fmt: skip
 
 
-def _trained(run: grids.Run, settings: Settings, job: Job, rate: float | None) -> keras.Model:
+def _trained(run: grids.Run, settings: Settings, job: Job, rate: float) -> keras.Model:
     """The dense network of this seed, trained, at `rate` times the task's own: from the cache, or into it."""
     cell = run.cell
     parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name,
-             *([] if rate is None else [f"rate={rate:g}"]))  # fmt: skip
+             *([] if rate == 1 else [f"rate={rate:g}"]))  # fmt: skip
     name = "-".join(map(str, parts))
     path = settings.cache / f"{name}.weights.h5"
     keras.utils.set_random_seed(run.seed)
     model = job.network()
     if not path.exists():
-        replace(job, backup=settings.backup(parts)).train(model)
+        replace(job, recipe=job.recipe.at_rate(rate), backup=settings.backup(parts)).train(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"partial-{path.name}")
         model.save_weights(partial)

@@ -41,10 +41,9 @@ class Recipe:
     shift: tuple[int, int] = (0, 0)
     flip: bool = False
 
-    def changed(self, rate: float | None = None, smoothing: float | None = None) -> Recipe:
-        """Return the recipe with `rate` times its learning rate and another label smoothing."""
-        factor, smooth = 1 if rate is None else rate, self.smoothing if smoothing is None else smoothing
-        return dataclasses.replace(self, learning_rate=factor * self.learning_rate, smoothing=smooth)
+    def at_rate(self, factor: float) -> Recipe:
+        """Return the recipe with a multiple of its learning rate."""
+        return dataclasses.replace(self, learning_rate=factor * self.learning_rate)
 
 
 @dataclass(frozen=True)
