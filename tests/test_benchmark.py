@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import sys
@@ -273,28 +274,27 @@ def test_a_stopped_benchmark_goes_on(monkeypatch, data: Dataset, tmp_path: Path)
         results.read(path)
 
 
-def test_rate_and_smoothing_of_a_method_are_those_of_its_training_alone(
-    monkeypatch, data: Dataset, tmp_path: Path
-) -> None:
+def test_recipe_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dataset, tmp_path: Path) -> None:
     monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
     monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())
-    told: list[tuple[str, float, float]] = []
+    told: list[tuple[str, tasks.Recipe]] = []
     train, measured = methods.Job.train, dict.fromkeys(("int8", "val"), 0.5)
     monkeypatch.setattr(benchmark, "measure", lambda *_: measured)
     monkeypatch.setattr(methods.Job, "train", lambda self, *args, **options: (
-        told.append((self.backup.name, self.recipe.learning_rate / RECIPE.learning_rate, self.recipe.smoothing)),
+        told.append((self.backup.name, self.recipe)),
         train(self, *args, **options))[1])  # fmt: skip
     settings = benchmark.Settings(tmp_path, tmp_path / "cache", jit=False, unfinished=tmp_path / "unfinished")
     cell = grids.Cell("tiny", "tiny", "B", "loose", 1, 1)
     benchmark.execute(grids.Run(cell, "uniform:rate=2", 0), settings, data)
     assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
-    benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4+smoothing=0.3", 0), settings, data)
+    benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4+smoothing=0.3+batch_size=8", 0), settings, data)
+    other = dataclasses.replace(RECIPE, learning_rate=2 * RECIPE.learning_rate, smoothing=0.3, batch_size=8)
     assert told == [
-        ("tiny-tiny-1-64-0-float32", 1, RECIPE.smoothing),
-        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", 2, RECIPE.smoothing),
-        ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", 2, RECIPE.smoothing),
-        ("tiny-tiny-1-64-0-float32-rate=4", 4, RECIPE.smoothing),
-        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4+smoothing=0.3-0", 2, 0.3),
+        ("tiny-tiny-1-64-0-float32", RECIPE),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", RECIPE.at_rate(2)),
+        ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", RECIPE.at_rate(2)),
+        ("tiny-tiny-1-64-0-float32-rate=4", RECIPE.at_rate(4)),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4+smoothing=0.3+batch_size=8-0", other),
     ]
     with pytest.raises(ValueError, match="no given="):
         benchmark.execute(grids.Run(grids.Cell("tiny", "tiny", "A", "loose", 1), "ours:given=4", 0), settings, data)

@@ -48,7 +48,8 @@ _METHODS = flags.DEFINE_list(
     "methods",
     None,
     "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, "
-    "smoothing=0 sets the label smoothing, and given=2 doubles the rate of the network that scenario B begins with.",
+    "smoothing=0 and batch_size=64 set what they name of the recipe, and given=2 doubles the rate of the network that "
+    "scenario B begins with.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
@@ -109,12 +110,12 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     job = Job(functools.partial(_network, cell, data), data, tasks.TASKS[cell.task].recipe, budget, cell.epochs,
               run.seed, jit=settings.jit, peers=settings.peers, backup=settings.backup(results.key(key)))  # fmt: skip
     rate, given = (options.pop(name, 1.0) for name in ("rate", "given"))
-    smoothing = options.pop("smoothing", job.recipe.smoothing)
+    changes = {name: options.pop(name) for name in results.RECIPE if name in options}
     if cell.scenario == "B":
         job = replace(job, trained=_trained(run, settings, job, given), before=cell.epochs, epochs=cell.tune)
     elif given != 1:
         raise ValueError(f"Only scenario B has a given network; expected no given= in A. Received: {run.method!r}")
-    job = replace(job, recipe=replace(job.recipe.at_rate(rate), smoothing=smoothing))
+    job = replace(job, recipe=job.recipe.at_rate(rate).changed(**changes))
     keras.utils.set_random_seed(run.seed)
     start = time.perf_counter() - spent(job.backup)
     model = method(job, **options)

@@ -17,9 +17,11 @@ CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
 """Methods without a budget."""
-TRAINING = ("rate", "smoothing", "given")
-"""Options of any method, how it is trained: factor of the learning rate, label smoothing, and factor of the learning
-rate of the network that scenario B gives to it."""
+RECIPE = ("smoothing", "batch_size")
+"""Options of any method that are numbers of its recipe."""
+TRAINING = ("rate", "given", *RECIPE)
+"""Options of any method, how it is trained: factor of the learning rate, and of that of the network which scenario B
+gives to it, and RECIPE."""
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),

@@ -45,6 +45,10 @@ class Recipe:
         """Return the recipe with a multiple of its learning rate."""
         return dataclasses.replace(self, learning_rate=factor * self.learning_rate)
 
+    def changed(self, **numbers: float) -> Recipe:
+        """Return the recipe with other numbers, each in the type that it has here."""
+        return dataclasses.replace(self, **{name: type(getattr(self, name))(n) for name, n in numbers.items()})
+
 
 @dataclass(frozen=True)
 class Task:
