@@ -5,7 +5,6 @@ import nets
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import inputs_for
 
 import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, PruneCallback
@@ -85,14 +84,17 @@ def test_no_budget_prunes_nothing(data) -> None:
     assert history.history["channels"] == [20]
 
 
-def test_a_fit_that_stops_early_still_meets_the_budget(data) -> None:
+def test_a_fit_that_stops_early_still_meets_the_budget(data, caplog: pytest.LogCaptureFixture) -> None:
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True
 
     budget = budget_of(nets.residual())
+    caplog.set_level("WARNING", logger="absl")
     gated, _ = fit(nets.residual(), budget, data, epochs=20, callbacks=[Stop()])
     check_budget(gated, budget, data[0])
+    gone = int((~tfmcu_prune.get_mask(gated)).sum())
+    assert f"ended at step 8, before the mask was to be frozen (at step 80), so {gone} channels" in caplog.text
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -154,9 +156,28 @@ def test_wrong_use(data) -> None:
 
 
 def test_a_file_that_cannot_come_within_the_budget(data) -> None:
-    """The closed form can be a little below the file: then the end of training says so."""
+    """The closed form can be below the file: then the end of training says so, of the budget that was given."""
     forms = resource_model(channel_groups(nets.residual()))
-    least = evaluate(forms, np.ones(len(forms.groups), np.int64))
-    with pytest.raises(BudgetError):
-        fit(nets.residual(), Budget(flash=least.flash - 1), data, epochs=1)
-    assert inputs_for(nets.residual()).shape == (5, 8, 8, 3)
+    floor = evaluate(forms, np.ones(len(forms.groups), np.int64)).flash
+    budget = Budget(flash=floor + 20)
+
+    def larger(gated: keras.Model) -> Resources:
+        real = evaluate(forms, forms.sizes(tfmcu_prune.get_mask(gated)))
+        return Resources(real.arena, real.flash + 40, real.macs)
+
+    with pytest.raises(BudgetError, match=rf"{floor + 20}.* it takes .*flash={floor + 40}") as error:
+        fit(nets.residual(), budget, data, epochs=2, callback=PruneCallback(measure=larger))
+    assert repr(budget) in str(error.value)
+
+
+def test_without_a_length_the_pruning_begins_at_a_fifth_of_its_end() -> None:
+    gated = tfmcu_prune.prunable(nets.residual(), budget_of(nets.residual()))
+    for end, first in ((100, 20), (4, 1)):
+        callback = PruneCallback(None, end)
+        callback.set_model(gated)
+        callback.set_params({"epochs": 3, "steps": None})
+        callback.on_train_begin()
+        callback.on_epoch_begin(0)
+        assert not callback.is_due(first - 2)
+        assert callback.is_due(first - 1)
+    assert tfmcu_prune.get_mask(gated).all()

@@ -101,6 +101,35 @@ def test_the_least_squares_of_its_definition() -> None:
     np.testing.assert_array_equal(kernel[lost], w[lost].astype(np.float32))
 
 
+@pytest.mark.parametrize("places", [1, 2])
+def test_rows_and_their_products_tell_the_same(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a Flatten there are more channels than rows, which are solved by the equations of the rows."""
+
+    def net() -> keras.Model:
+        inputs = keras.Input((8, 8, 2))
+        x = layers.Flatten()(layers.Conv2D(8, 3, activation="relu")(inputs))
+        return keras.Model(inputs, layers.Dense(places * 3)(layers.Reshape((places, -1))(x)))
+
+    kernels = []
+    for few_rows in (True, False):
+        gated = _gated(net)
+        mask = random_mask(tfmcu_prune.gating.channels_of(gated), 0, 0.6)
+        asked: list[tuple[int, int]] = []
+
+        def is_short(rows: int, channels: int, to: Any = asked, answer: bool = few_rows) -> bool:
+            to.append((rows, channels))
+            return answer
+
+        usual = reconstruction._is_short
+        monkeypatch.setattr(reconstruction, "_is_short", is_short)
+        reconstruct(gated, [inputs_for(gated, 20)], _full(gated), mask)
+        monkeypatch.undo()
+        assert usual(*asked[0])
+        assert asked[0][0] == 20 * places
+        kernels.append(ops.convert_to_numpy(gated.layers[-1].layer.kernel))
+    np.testing.assert_allclose(*kernels, rtol=1e-3, atol=1e-5)
+
+
 def test_moving_statistics_that_lag_behind() -> None:
     """What a training computes is what is put together anew, not what the model would predict at that moment."""
     kernels = []
@@ -174,16 +203,19 @@ def test_channels_that_come_back() -> None:
     assert np.abs(_trained(gated, x) - before).max() < 0.1 * naive
 
 
-def test_what_stays_as_it_is() -> None:
+@pytest.mark.parametrize("before_gates", [True, False])
+def test_what_stays_as_it_is(before_gates: bool) -> None:
     """Layers that are not linear in a channel, that are shared or frozen, and inputs that say nothing."""
     inputs = keras.Input((6, 4))
     x = layers.Conv1D(6, 3, activation="relu")(inputs)
     shared = layers.Conv1D(6, 1, name="shared")
     x = shared(shared(x))
-    x = layers.Conv1D(8, 1, activation="relu", name="frozen")(x)
+    x = layers.Conv1D(8, 1, activation="relu", name="frozen", trainable=not before_gates)(x)
     x = layers.GRU(5, name="recurrent")(layers.Conv1D(8, 1, name="free")(x))
     gated = _gated(lambda: keras.Model(inputs, layers.Dense(2, name="last")(x)))
-    gated.get_layer("frozen").trainable = False
+    if not before_gates:
+        gated.get_layer("frozen").trainable = False
+    assert not gated.get_layer("frozen").trainable_variables
     mask = random_mask(tfmcu_prune.gating.channels_of(gated), 0)
     before = {weight.path: np.array(ops.convert_to_numpy(weight)) for weight in gated.weights}
 

@@ -141,10 +141,27 @@ def test_a_frozen_mask_stays_until_another_is_set(tmp_path: Path) -> None:
     history = tiny.fit(again, epochs=8)
     assert set(history.history["channels"]) == {mask.sum()}
     assert np.array_equal(tfmcu_prune.get_mask(again), mask)
-    tfmcu_prune.set_mask(again, np.ones_like(mask))
-    history = tiny.fit(again, epochs=8)
-    assert history.history["channels"][0] > mask.sum()
-    assert tiny.is_within(again)
+    for first in (0, 4):  # a pruning from its beginning, and not the rest of one in an earlier fit
+        tfmcu_prune.set_mask(again, np.ones_like(mask))
+        history = tiny.fit(again, epochs=first + 8, initial_epoch=first)
+        assert history.history["channels"][0] > mask.sum()
+        assert tiny.is_within(again)
+
+
+def test_weights_of_another_training_keep_their_mask(tmp_path: Path) -> None:
+    orders = (lambda channels, _: np.arange(channels.count), lambda channels, _: -np.arange(channels.count))
+    one, other = (tiny.gated() for _ in orders)
+    for gated, salience in zip((one, other), orders, strict=True):
+        tiny.fit(gated, callbacks=[tiny.pruning(salience=salience)])
+    mask = tfmcu_prune.get_mask(one)
+    assert not np.array_equal(mask, tfmcu_prune.get_mask(other))
+    one.save_weights(tmp_path / "one.weights.h5")
+    other.load_weights(tmp_path / "one.weights.h5")
+    x = tiny.data()[0]
+    np.testing.assert_allclose(
+        tfmcu_prune.strip(other).predict(x, verbose=0), one.predict(x, verbose=0), rtol=1e-4, atol=1e-5
+    )
+    assert np.array_equal(tfmcu_prune.get_mask(other), mask)
 
 
 def test_a_backup_from_the_middle_of_an_epoch(tmp_path: Path) -> None:

@@ -244,6 +244,20 @@ def test_an_optimizer_that_cannot_be_cut(always: list[int], caplog: pytest.LogCa
     assert caplog.text.count("is not cut while it trains") == 1
 
 
+def test_a_loss_that_cannot_be_found_again(always: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    gated = _gated()
+
+    def mine(y, p):
+        return keras.losses.sparse_categorical_crossentropy(y, p)
+
+    gated.compile("sgd", mine)
+    x, y = _data(gated)
+    caplog.set_level("WARNING", logger="absl")
+    history = tfmcu_prune.fit(gated, x, y, batch_size=8, epochs=4, verbose=0)
+    assert len(history.epoch) == 4
+    assert caplog.text.count("is not cut while it trains, since its loss, metrics or optimizer cannot be made") == 1
+
+
 def test_it_cuts_only_where_it_pays() -> None:
     relay = shrinking._Relay(_gated(), [], 10)
     relay.pruning.cost = lambda mask: tfmcu_prune.Resources(0, 0, 100 if mask.all() else 40)  # type: ignore[method-assign]

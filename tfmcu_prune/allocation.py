@@ -46,13 +46,14 @@ def allocate(
     mass: float = 0.0,
     scale: Array | None = None,
 ) -> Array:
-    """Return the group sizes that maximise a concave utility within the budget, int64, shape (groups,).
+    """Return group sizes of a large concave utility within the budget, int64, shape (groups,).
 
         sum_g u(s_g(n_g) / w_g),   s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,   u(s) = (s^a - 1) / a
 
     While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
-    is within the budget by construction, and each group keeps its minimum and its multiple.
+    is within the budget by construction, and each group keeps its minimum and its multiple. It is near
+    the maximum, not at it, since no channel changes hands after that.
 
     Args:
         model: The resources in closed form.
@@ -272,7 +273,7 @@ def _refill(model: ResourceModel, budget: Budget, sizes: Array, worth: Array) ->
         gain = (worth[every, more - 1] - worth[every, sizes - 1]) / paid
         best = int(np.argmax(np.where(open_groups, gain, -np.inf)))
         before, sizes[best] = sizes[best], more[best]
-        if over(evaluate(model, sizes), budget):  # costs only grow, so this group is done
+        if over(evaluate(model, sizes), budget):  # so this group is done: costs grow, but for a few bytes of flash
             sizes[best] = before
             open_groups[best] = False
         elif sizes[best] == model.groups[best].size:

@@ -49,7 +49,8 @@ class PruneCallback(keras.callbacks.Callback):
     infinite no mask is chosen. The model in training may also be one that holds the gated model among its layers.
 
     Args:
-        begin: Step at which pruning begins, counted from its first epoch. Default: 10 % of the steps from there on.
+        begin: Step at which pruning begins, counted from its first epoch. Default: 10 % of the steps from there on; a
+            fifth of `end` where data does not tell how many there are.
         end: Step at which the mask is frozen. Default: 50 % of them. In a fine-tuning of few epochs `begin=0` and 30 %
             (20 % without `calibration`) were more accurate in tools/benchmark.py (scenario B).
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
@@ -62,8 +63,9 @@ class PruneCallback(keras.callbacks.Callback):
         measure: `(gated) -> Resources`: what the model costs at the freeze. Default: `measured`, by converting it.
         calibration: Inputs as those of the training, as in `convert`, 500 at most. With them, whenever channels go, the
             kernels that read them are changed so that the channels that stay make up for them
-            (`tfmcu_prune.reconstruction`): 25 passes of these samples through the model in all. `None`: they are left
-            to the training, which was less accurate in tools/benchmark.py (ours:calibration=0).
+            (`tfmcu_prune.reconstruction`): 25 passes of these samples through the model in all, up to 47 where there
+            are fewer than 200 steps from `begin` to `end`. `None`: they are left to the training, which was less
+            accurate in tools/benchmark.py (ours:calibration=0).
 
     Raises:
         ValueError: The model has no gates, the length of the fit is not known and `end` is not given, or the weights
@@ -174,7 +176,9 @@ class PruneCallback(keras.callbacks.Callback):
             worth = self._worth()
             if not np.isfinite(worth).all():
                 raise ValueError(f"The model is not pruned to its budget, since {_DIVERGED}")
+            before = get_mask(gated_in(self.model))
             self._freeze(worth)
+            self._say_untrained(int((before & ~get_mask(gated_in(self.model))).sum()))
         settle(gated_in(self.model))
 
     def _behind(self, batch: int) -> int:
@@ -201,7 +205,8 @@ class PruneCallback(keras.callbacks.Callback):
         told = self.params.get("steps") is not None
         total = (self.params["epochs"] - began) * self._steps if told or self.end is None else 0
         earliest = 0 if told or self.end is not None else self._steps
-        begin = max(earliest, total // 10) if self.begin is None else self.begin
+        tenth = total // 10 if told or self.end is None else self.end // 5
+        begin = max(earliest, tenth) if self.begin is None else self.begin
         self._last = max(begin, total // 2) if self.end is None else self.end
         if begin > self._last:
             raise ValueError(f"Expected begin <= end, in steps of the fit. Received: begin={begin}, end={self._last}")
@@ -269,6 +274,15 @@ class PruneCallback(keras.callbacks.Callback):
         layer.mask.assign(mask.astype("float32"))
         layer.final = None
         return self.measure(gated)
+
+    def _say_untrained(self, gone: int) -> None:
+        if gone:
+            logging.warning(
+                "tfmcu_prune: the training ended at step %d, before the mask was to be frozen (at step %s), so %d "
+                "channels go behind its end and nothing is trained after them. Train longer, pass an earlier "
+                "PruneCallback(end=...), or EarlyStopping(start_from_epoch=...) with an epoch after the freeze.",
+                self._step, self._last, gone,
+            )  # fmt: skip
 
     def _say_ties(self, mask: Array, worth: Array) -> None:
         parts = [group for group in self._left.groups if not mask[group.channels].all()]

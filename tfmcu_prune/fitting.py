@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.errors import BudgetError
@@ -37,8 +37,7 @@ def fitted(
     best, inside, outside = None, None, None
     proposals, tried = [budget], set[bytes]()
     while len(tried) < _TRIES:
-        masks = ((proposal, choose(proposal)) for proposal in proposals)
-        new = next(((proposal, mask) for proposal, mask in masks if mask.tobytes() not in tried), None)
+        new = _untried(choose, proposals, tried)
         if new is None:
             break
         proposal, mask = new
@@ -59,6 +58,22 @@ def fitted(
             f"The converted model does not come within {budget}: it takes {real} where {predict(mask)} was expected."
         )
     return best
+
+
+def _untried(
+    choose: Callable[[Budget], Array], proposals: Sequence[Budget], tried: Collection[bytes]
+) -> tuple[Budget, Array] | None:
+    """The first proposal with a new mask. That no mask meets one is an error only of the first of all, the user's."""
+    for proposal in proposals:
+        try:
+            mask = choose(proposal)
+        except BudgetError:
+            if not tried:
+                raise
+            continue
+        if mask.tobytes() not in tried:
+            return proposal, mask
+    return None
 
 
 def _corrected(budget: Budget, form: Resources, real: Resources, least: Budget | None) -> Budget:

@@ -107,7 +107,7 @@ def gate(channels: Channels, budget: Budget, *, learn_sizes: bool = False) -> ke
             }
             layer = zeroed(graphs.copy_layer(call))
             if any(start < channels.count for _, runs in reads.values() for start, _ in runs):
-                layer = Gated(layer, reads, several=len(call.inputs) > 1)
+                layer = Gated(layer, reads, several=len(call.inputs) > 1, trainable=layer.trainable)
             made[id(call.layer)] = layer
         return _reading(layer, gates[0]) if isinstance(layer, Gated) else layer
 
@@ -188,13 +188,18 @@ def set_mask(gated: keras.Model, mask: Any) -> None:
             )
     layer.mask.assign(mask.astype("float32"))
     layer.frozen.assign(0)
+    layer.clock.assign([0, 0])  # the next pruning is a new one
     layer.final = None
 
 
 def settle(gated: keras.Model) -> None:
-    """Put the frozen mask back if other weights have been loaded since, so that the budget holds all the same."""
+    """Put the frozen mask back if weights from before the freeze were loaded, so that the budget holds all the same."""
     layer = gates_of(gated)
-    if layer.final is not None and not np.array_equal(layer.final, get_mask(gated)):
+    if layer.final is None or np.array_equal(layer.final, get_mask(gated)):
+        return
+    if keras.ops.convert_to_numpy(layer.frozen):  # those of another training, with the mask that it came to
+        layer.final = get_mask(gated)
+    else:
         logging.warning(
             "tfmcu_prune: weights from before the freeze of the mask were restored (EarlyStopping with "
             "restore_best_weights?). The final mask is put on them, and they are not trained for it. "

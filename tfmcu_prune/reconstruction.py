@@ -52,8 +52,8 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
     graph = graphs.read(gated)
     times = collections.Counter(id(call.layer) for call in graph.calls)
     readers = [call for call in graph.calls if times[id(call.layer)] == 1 and _is_linear(call)]
-    sums = {id(call): _Sums(call, _normalization(call, graph, times), *gates) for call in readers}
-    sums = {key: value for key, value in sums.items() if value.changes}
+    sums = {id(call): _Sums(call, _normalization(call, graph, times), len(samples[0]), *gates) for call in readers}
+    sums = {key: value for key, value in sums.items() if len(value.lost)}
     for start in range(0, len(samples[0]), _BATCH):
         batch = [ops.convert_to_tensor(array[start : start + _BATCH], dtype=tensor.dtype)
                  for array, tensor in zip(samples, gated.inputs, strict=True)]  # fmt: skip
@@ -81,50 +81,73 @@ def _normalization(call: graphs.Call, graph: graphs.Graph, times: Mapping[int, i
 
 
 class _Sums:
-    """The normal equations of one reader, with a constant behind the channels that stay."""
+    """The least squares of one reader: the channels that stay, x, and what is lost of others, y.
 
-    def __init__(self, call: graphs.Call, normalization: Any, old: Any, new: Any) -> None:
+    With many channels and few rows, as behind a Flatten, they are kept as they are, else as sums of products.
+    """
+
+    def __init__(self, call: graphs.Call, normalization: Any, samples: int, old: Any, new: Any) -> None:
         self.layer: Any = call.layer.layer
         self.normalization = normalization
         self.axis, runs = call.layer.reads["kernel"]
         before, after = (ops.convert_to_numpy(take_runs(gates, runs)) for gates in (old, new))
-        self.kept, self.after, self.gone = np.flatnonzero(after), after[after != 0], before - after
-        self.gram = np.zeros((len(self.kept) + 1, len(self.kept) + 1))
-        self.moment = np.zeros((len(self.kept) + 1, len(after)))
-
-    @property
-    def changes(self) -> bool:
-        return bool(self.gone.any())
+        self.kept, self.after = np.flatnonzero(after), after[after != 0]
+        self.lost = np.flatnonzero(before - after)
+        self.gone = (before - after)[self.lost]
+        self.samples, self.is_finite = samples, True
+        self.rows: list[tuple[Array, Array]] = []
+        self.products: list[Array] = []
 
     def add(self, inputs: Any) -> None:
         """Add a batch of the layer's inputs, shape (batch, ..., channels)."""
         rows = ops.convert_to_numpy(ops.cast(inputs, "float32")).reshape(-1, inputs.shape[-1]).astype(np.float64)
+        each = len(rows) // len(inputs)
         if len(rows) > _ROWS:
             rows = rows[np.random.default_rng(0).choice(len(rows), _ROWS, replace=False)]
-        if not np.isfinite(rows).all():
-            self.moment += np.nan
+        self.is_finite &= bool(np.isfinite(rows).all())
+        x, y = rows[:, self.kept] * self.after, rows[:, self.lost] * self.gone
+        if _is_short(each * self.samples, len(self.kept)):
+            self.rows.append((x, y))
             return
-        x = np.append(rows[:, self.kept] * self.after, np.ones((len(rows), 1)), axis=1)
-        self.gram += x.T @ x
-        self.moment += x.T @ (rows * self.gone)
+        x = np.append(x, np.ones((len(rows), 1)), axis=1)
+        products = [x.T @ x, x.T @ y]
+        self.products = [a + b for a, b in zip(self.products, products, strict=True)] if self.products else products
+
+    def exchange(self) -> tuple[Array, Array] | None:
+        """Return A, shape (kept, lost), and b, shape (lost,); `None` if the inputs were not finite or all alike."""
+        if not self.is_finite:
+            return None
+        if self.rows:  # the same by the equations of the rows: A = X' (X X' + ridge)^-1 Y, all less their means
+            x, y = (np.concatenate(parts) for parts in zip(*self.rows, strict=True))
+            means = x.mean(0), y.mean(0)
+            squares, apart = np.square(x).sum(0).mean(), x - means[0]
+            ridge = RIDGE * np.square(apart).sum(0).mean()
+            if ridge <= _ROUNDING * squares:
+                return None
+            exchange = apart.T @ np.linalg.solve(apart @ apart.T + ridge * np.eye(len(x)), y - means[1])
+            return exchange, means[1] - means[0] @ exchange
+        gram, moment = self.products
+        squares = np.diag(gram)[:-1]
+        ridge = RIDGE * np.mean(squares - np.square(gram[-1, :-1]) / gram[-1, -1])
+        if ridge <= _ROUNDING * squares.mean():
+            return None
+        solution = np.linalg.solve(gram + np.diag(np.append(np.full(len(self.kept), ridge), 0)), moment)
+        return solution[:-1], solution[-1]
 
     def solve(self) -> None:
-        """Put the new kernel and bias in; if inputs were not finite or all alike, the old ones stay."""
-        if not np.isfinite(self.moment).all():
+        """Put the new kernel and bias in; if the inputs do not tell them, the old ones stay."""
+        found = self.exchange()
+        if found is None:
             return
-        squares = np.diag(self.gram)[:-1]
-        ridge = RIDGE * np.mean(squares - np.square(self.gram[-1, :-1]) / self.gram[-1, -1])
-        if ridge <= _ROUNDING * squares.mean():
-            return
-        penalty = np.diag(np.append(np.full(len(self.kept), ridge), 0))
-        *rest, constant = np.linalg.solve(self.gram + penalty, self.moment)
+        exchange, constant = found
         kernel = np.moveaxis(np.array(ops.convert_to_numpy(self.layer.kernel)), self.axis, 0)
+        lost = kernel[self.lost]
         if self.layer.use_bias:
             once = np.prod(self.layer.strides) if isinstance(self.layer, _TRANSPOSED) else 1
-            shift = constant @ kernel.reshape(len(kernel), -1, kernel.shape[-1]).sum(1) / once
+            shift = constant @ lost.reshape(len(lost), -1, kernel.shape[-1]).sum(1) / once
             self.layer.bias.assign_add(shift.astype(kernel.dtype))
         lengths = _lengths(kernel[self.kept])
-        kernel[self.kept] += np.tensordot(rest, kernel, 1).astype(kernel.dtype)
+        kernel[self.kept] += np.tensordot(exchange, lost, 1).astype(kernel.dtype)
         if self.normalization is not None:
             kernel *= self._rescale(lengths, _lengths(kernel[self.kept]))
         self.layer.kernel.assign(np.moveaxis(kernel, 0, self.axis))
@@ -137,6 +160,11 @@ class _Sums:
             weight.assign(weight * factor)
         self.normalization.moving_variance.assign(self.normalization.moving_variance * factor**2)
         return factor
+
+
+def _is_short(rows: int, channels: int) -> bool:
+    """Whether the equations of the rows are fewer than those of the channels."""
+    return rows < channels
 
 
 def _lengths(kernel: Array) -> Array:

@@ -38,8 +38,8 @@ def fit(gated: keras.Model, *args: Any, **kwargs: Any) -> keras.callbacks.Histor
     on the epoch.
 
     Args:
-        gated: What `prunable` returned, compiled. Its loss and metrics must be of Keras or registered with
-            `keras.saving.register_keras_serializable`, since the twin is compiled from the configuration.
+        gated: What `prunable` returned, compiled. It is cut only if its loss and metrics are of Keras or registered
+            with `keras.saving.register_keras_serializable`, since the twin is compiled from the configuration.
         *args: As for `gated.fit`.
         **kwargs: As for `gated.fit`. A `PruneCallback()` comes first in the callbacks; without one it is added.
 
@@ -131,7 +131,13 @@ def _twin(gated: keras.Model) -> _Twin:
     layer = gates_of(gated)
     learn_sizes = isinstance(layer, SizedGates)
     model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget, learn_sizes=learn_sizes)
-    model.compile_from_config(gated.get_compile_config())  # builds the optimizer; a second time doubles a loss scale
+    try:  # it builds the optimizer, which must not be done again: that doubles a loss scale
+        model.compile_from_config(gated.get_compile_config())
+    except (TypeError, ValueError) as error:  # what Keras raises for a class or function that it cannot find
+        raise _NotSliceable(
+            "its loss, metrics or optimizer cannot be made anew from their configuration; register what is your own "
+            f"with keras.saving.register_keras_serializable: {error}"
+        ) from error
     _exclude_alike(gated.optimizer, model.optimizer)
     keep, index = np.append(kept, True), dict[int, Any]()
     for call, flow in zip(channels.graph.calls, channels.flows, strict=True):
@@ -197,7 +203,7 @@ def _forget_compiled() -> None:
 
 
 class _NotSliceable(ValueError):
-    """An optimizer that cannot be cut with the weights."""
+    """A model that no twin can be made of: its optimizer cannot be cut with the weights, or it cannot be compiled."""
 
 
 class _Relay(keras.callbacks.Callback):

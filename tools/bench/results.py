@@ -152,11 +152,14 @@ def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
 
 
 def at_best_training(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """Return a cell's runs of each method as trained best on `val`, by the method without the options of TRAINING."""
+    """Return a cell's runs of each method as trained best on `val`, by the method without the options of TRAINING.
+
+    Those with most seeds are compared.
+    """
     best: dict[str, list[Result]] = {}
     for method, runs in cell.items():
         plain = without_training(method)
-        best[plain] = max(best.get(plain, runs), runs, key=lambda these: mean(these, "val"))
+        best[plain] = max(best.get(plain, runs), runs, key=lambda these: (len(these), mean(these, "val")))
     return best
 
 
