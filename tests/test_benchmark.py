@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -278,6 +280,7 @@ def test_recipe_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dat
     monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
     monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())
     told: list[tuple[str, tasks.Recipe]] = []
+    backend = keras.config.backend()
     train, measured = methods.Job.train, dict.fromkeys(("int8", "val"), 0.5)
     monkeypatch.setattr(benchmark, "measure", lambda *_: measured)
     monkeypatch.setattr(methods.Job, "train", lambda self, *args, **options: (
@@ -289,15 +292,31 @@ def test_recipe_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dat
     assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
     benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4+smoothing=0.3+batch_size=8", 0), settings, data)
     other = dataclasses.replace(RECIPE, learning_rate=2 * RECIPE.learning_rate, smoothing=0.3, batch_size=8)
-    assert told == [
-        ("tiny-tiny-1-64-0-float32", RECIPE),
+    names, recipes = zip(*told, strict=True)
+    given, at_4 = names[0], names[3]
+    assert all(re.fullmatch(f"tiny-tiny-1-64-0-float32-{backend}-[0-9a-f]{{8}}", name) for name in (given, at_4))
+    assert given != at_4  # the recipe is in the name: a network trained by another one does not stand in
+    assert list(zip(names, recipes, strict=True)) == [
+        (given, RECIPE),
         ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", RECIPE.at_rate(2)),
         ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", RECIPE.at_rate(2)),
-        ("tiny-tiny-1-64-0-float32-rate=4", RECIPE.at_rate(4)),
+        (at_4, RECIPE.at_rate(4)),
         ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4+smoothing=0.3+batch_size=8-0", other),
     ]
     with pytest.raises(ValueError, match="no given="):
         benchmark.execute(grids.Run(grids.Cell("tiny", "tiny", "A", "loose", 1), "ours:given=4", 0), settings, data)
+
+
+def test_a_row_names_its_commit(monkeypatch, data: Dataset, tmp_path: Path) -> None:
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if git.returncode:
+        pytest.skip("needs a git checkout")
+    monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(lambda _: {}, RECIPE))
+    monkeypatch.setitem(networks.NETWORKS, "tiny", lambda *_: network())
+    monkeypatch.setattr(benchmark, "measure", lambda *_: {})
+    run = grids.Run(grids.Cell("tiny", "tiny", "A", "loose", 1), "dense", 0)
+    told = benchmark.execute(run, benchmark.Settings(tmp_path, tmp_path), data)["commit"]
+    assert git.stdout.startswith(told.removesuffix("-dirty"))
 
 
 def test_no_method_has_an_option_that_those_of_all_would_hide() -> None:

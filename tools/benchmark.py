@@ -15,7 +15,9 @@ test split is looked at once a run, at its end; choices are made on `val`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -121,7 +123,7 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     model = method(job, **options)
     seconds = time.perf_counter() - start
     return {**key, "budget": budget.limits(), **measure(model, data, budget),
-            "seconds": round(seconds, 1), "backend": keras.config.backend()}  # fmt: skip
+            "seconds": round(seconds, 1), "backend": keras.config.backend(), "commit": _commit()}  # fmt: skip
 
 
 def _key(run: grids.Run, data: Dataset) -> results.Result:
@@ -133,17 +135,29 @@ def _key(run: grids.Run, data: Dataset) -> results.Result:
             "policy": keras.config.dtype_policy().name}  # fmt: skip
 
 
+@functools.cache
+def _commit() -> str | None:
+    """The commit that this script is of, "-dirty" behind it if files have changed; `None` outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+
+
 def _trained(run: grids.Run, settings: Settings, job: Job, rate: float) -> keras.Model:
     """The dense network of this seed, trained, at `rate` times the task's own: from the cache, or into it."""
-    cell = run.cell
+    cell, job = run.cell, replace(job, recipe=job.recipe.at_rate(rate))
+    recipe = hashlib.sha256(repr(job.recipe).encode()).hexdigest()[:8]  # a network of another recipe is another one
     parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name,
-             *([] if rate == 1 else [f"rate={rate:g}"]))  # fmt: skip
-    name = "-".join(map(str, parts))
-    path = settings.cache / f"{name}.weights.h5"
+             keras.config.backend(), recipe)  # fmt: skip
+    path = settings.cache / f"{'-'.join(map(str, parts))}.weights.h5"
     keras.utils.set_random_seed(run.seed)
     model = job.network()
     if not path.exists():
-        replace(job, recipe=job.recipe.at_rate(rate), backup=settings.backup(parts)).train(model)
+        replace(job, backup=settings.backup(parts)).train(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"partial-{path.name}")
         model.save_weights(partial)
