@@ -30,6 +30,7 @@ _WHERE = {
     "register_rule": "rules",
     "report": "reporting",
     "set_mask": "gating",
+    "shorten": "shortening",
     "strip": "surgery",
     "sweep": "sweeping",
 }

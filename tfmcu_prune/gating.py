@@ -62,6 +62,19 @@ def prunable(
     if not isinstance(budget, Budget):
         raise ValueError(f'Expected a Budget, for example Budget(arena="64KiB"). Received: {budget!r}')
     graph = graphs.read(model)
+    require_plain(model, graph)
+    channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
+    require_feasible(resource_model(channels), budget)
+    if not channels.count:
+        raise ValueError(
+            f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
+            "says why), and it is within its budget: train it as it is."
+        )
+    return gate(channels, budget, learn_sizes=learn_sizes)
+
+
+def require_plain(model: keras.Model, graph: graphs.Graph) -> None:
+    """Raise a ValueError if a model has gates, or training steps of its own that one made of its graph would lack."""
     if any(isinstance(call.layer, ChannelGates) for call in graph.calls):
         raise ValueError(f"The model {model.name!r} already has gates; pass it to fit, or strip it first.")
     if own := own_steps(model):
@@ -71,14 +84,6 @@ def prunable(
             f"Put the gates in first: gated = prunable(keras.Model(model.input, model.output), budget), then train "
             f"{name}(gated.input, gated.output), or a model that holds `gated` among its layers."
         )
-    channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
-    require_feasible(resource_model(channels), budget)
-    if not channels.count:
-        raise ValueError(
-            f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
-            "says why), and it is within its budget: train it as it is."
-        )
-    return gate(channels, budget, learn_sizes=learn_sizes)
 
 
 def own_steps(model: keras.Model) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,6 +137,17 @@ def in_run_order(graph: Graph) -> Graph:
 
 def _makers(graph: Graph) -> dict[int, Call]:
     return {key: call for call in graph.calls for key in call.outputs}
+
+
+def bridged(graph: Graph, part: Collection[Call], end: int, start: int) -> Graph:
+    """Return the graph without some calls; what reads their last tensor, `end`, reads `start` there."""
+    refs = {key: Ref(key) for call in graph.calls for key in (*call.inputs, *call.outputs)} | {end: Ref(start)}
+    gone, calls = set(map(id, part)), []
+    for call in graph.calls:
+        if id(call) not in gone:
+            args, kwargs = _fill((call.args, dict(call.kwargs)), refs)
+            calls.append(replace(call, args=args, kwargs=kwargs))
+    return in_run_order(replace(graph, calls=tuple(calls)))
 
 
 def replay(

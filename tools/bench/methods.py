@@ -75,6 +75,7 @@ def ours(
     cut: float = 0.0,
     calibration: float = 256,
     learn: float = 0.0,
+    shorten: float = 0.0,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -91,8 +92,10 @@ def ours(
         cut: 1 for tfmcu_prune.fit, 0 for the fit of Keras.
         calibration: Training samples that the kernels are fitted anew on when channels go; 0 to leave them as they are.
         learn: 1 for sizes that are trained.
+        shorten: 1 to leave out the layers that the budget is better without.
     """
-    gated = tfmcu_prune.prunable(job.start(), job.budget, learn_sizes=bool(learn))
+    start = tfmcu_prune.shorten(job.start(), job.budget) if shorten else job.start()
+    gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
     callback = PruneCallback(
         job.step(begin),

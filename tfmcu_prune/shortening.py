@@ -1,0 +1,191 @@
+"""Fewer layers where a budget is too tight for all of them: what is left of it makes the others wider."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+from absl import logging
+
+from tfmcu_prune import graph as graphs
+from tfmcu_prune.allocation import allocate
+from tfmcu_prune.budget import Budget, Limits
+from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
+from tfmcu_prune.gating import require_plain
+from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
+from tfmcu_prune.surgery import rebuilt
+
+_GONE = 1 / 12  # the part of its channels at which a group is worth no more than without its layer
+_FOLLOWERS = (
+    keras.layers.BatchNormalization,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_CHANNELWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
+_Value = tuple[float, float]
+
+
+def shorten(
+    model: keras.Model, budget: Budget, *, fixed: Fixed = (), multiple_of: int = 1, min_channels: float = 1
+) -> keras.Model:
+    """Leave out the layers that a budget is better without, before `prunable`.
+
+    Every operator of a .tflite costs hundreds of bytes of flash and of arena, however few channels it has, and many
+    layers of two channels learn less than few layers of five. Layers between two tensors of one shape (a convolution
+    with what normalizes and activates it, a depthwise separable block, a residual block) can go and leave a model that
+    runs. They go one after the other, while that raises
+
+        sum_g log max(n_g / w_g, 1/12)
+
+    over the groups g of the model, where w_g is the width of a group, n_g what `allocate` leaves of it within the
+    budget, and 0 stands for n_g where the layer is gone: it counts as if a twelfth of its channels were left. The data
+    has no say. So a loose budget changes nothing, and a budget that no pruning of channels meets may be met.
+
+    A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
+    prunes it must bring that back.
+
+    Args:
+        model: A built Sequential or functional Keras model, channels_last. It is not changed.
+        budget: What the small model may cost.
+        fixed: As in `prunable`; layers that are named here stay.
+        multiple_of: As in `prunable`.
+        min_channels: As in `prunable`.
+
+    Returns:
+        A functional model without these layers, not compiled; `model` itself where all stay.
+
+    Raises:
+        UnsupportedLayer: A layer whose channels this package has no rule for.
+        ValueError: Not such a model, one with gates or with a `train_step` of its own, or a layer in `fixed` that it
+            does not have.
+
+    Example:
+        >>> import keras
+        >>> from tfmcu_prune import Budget, zoo
+        >>> model = zoo.ds_cnn((49, 10, 1), 12)
+        >>> len(shorten(model, Budget(flash="5KiB")).layers) < len(model.layers)
+        True
+        >>> shorten(model, Budget(flash="20KiB")) is model
+        True
+
+    Source: ours; the twelfth is what separated the depths that did better from those that did worse on the validation
+        splits of spoken words and Fashion-MNIST, thinner networks trained from scratch (`tools/depth.py`).
+    """
+    graph = graphs.read(model)
+    require_plain(model, graph)
+    limits = limits_for(graph, fixed, multiple_of, min_channels)
+    channels = analyze_graph(graph, limits)
+    chosen = _shortest(channels, budget, limits)
+    if chosen is channels:
+        return model
+    stay = {call.name for call in chosen.graph.calls}
+    gone = [call.name for call in graph.calls if call.name not in stay]
+    logging.info("tfmcu_prune: %s is better without the layers %s", budget, ", ".join(gone))
+    return rebuilt(chosen, np.ones(chosen.count, bool), np.ones(chosen.count))
+
+
+def _shortest(channels: Channels, budget: Budget, limits: Limits) -> Channels:
+    """The channels of the graph from which nothing more should go."""
+    widths = {group.name: group.width for group in channels.groups}
+    best, value = channels, _value(resource_model(channels), budget, widths)
+    while value < (0.0, _worth(0)):  # else less is lost in all than the next layer would cost
+        shorter = [analyze_graph(graph, limits) for graph in _without_one(best)]
+        values = [_value(resource_model(one), budget, widths) for one in shorter]
+        if not values or max(values) <= value:
+            break
+        value = max(values)
+        best = shorter[max(i for i, one in enumerate(values) if one == value)]  # of equal ones the last
+    return best
+
+
+def _value(model: ResourceModel, budget: Budget, widths: Mapping[str, int]) -> _Value:
+    """How far the budget cannot be met (0 where it can, else below 0), and what the allocation is worth."""
+    if excess := over(floor(model), budget):
+        return -sum(excess.values()), 0.0
+    sizes = allocate(model, budget)
+    worth = sum(_worth(size / group.width) for size, group in zip(sizes, model.groups, strict=True))
+    return 0.0, worth + _worth(0) * (len(widths) - len(model.groups))
+
+
+def _worth(part: float) -> float:
+    return float(np.log(max(part, _GONE)))
+
+
+def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
+    """The graph without each part of it that can go."""
+    graph, fixed = channels.graph, set(channels.limits.fixed)
+    mixing = {id(call) for call, flow in zip(graph.calls, channels.flows, strict=True) if flow.reads}
+    times = collections.Counter(id(call.layer) for call in graph.calls)
+    before = _dominators(graph)
+    for end in dict.fromkeys(_behind(graph, call) for call in graph.calls):
+        for start in before[end]:
+            part = _between(graph, start, end)
+            if _is_closed(graph, part, start, end) and any(id(call) in mixing for call in part):
+                if not any(call.name in fixed or times[id(call.layer)] > 1 for call in part):
+                    yield graphs.bridged(graph, part, end, start)
+                break
+
+
+def _behind(graph: graphs.Graph, call: graphs.Call) -> int:
+    """The tensor behind a call and what normalizes, activates or drops its output alone."""
+    reader = graph.only_reader(call.outputs[0])
+    return call.outputs[0] if reader is None or not isinstance(reader.layer, _FOLLOWERS) else _behind(graph, reader)
+
+
+def _dominators(graph: graphs.Graph) -> dict[int, list[int]]:
+    """The tensors that every way to a tensor leads through, the nearest first."""
+    found = {key: {key} for key in graph.input_layers}
+    order = {key: place for place, key in enumerate(found)}
+    for call in graph.calls:
+        above = [found[key] for key in call.inputs]
+        for key in call.outputs:
+            found[key] = {key}.union(set.intersection(*above) if above else ())
+            order[key] = len(order)
+    return {key: sorted(ways - {key}, key=lambda one: -order[one]) for key, ways in found.items()}
+
+
+def _between(graph: graphs.Graph, start: int, end: int) -> list[graphs.Call]:
+    """The calls on the ways from a tensor to one behind it."""
+    makers = {key: call for call in graph.calls for key in call.outputs}
+    part, waiting = dict[int, graphs.Call](), [end]
+    while waiting:
+        key = waiting.pop()
+        if key != start and id(makers[key]) not in part:
+            part[id(makers[key])] = makers[key]
+            waiting.extend(makers[key].inputs)
+    return list(part.values())
+
+
+def _is_closed(graph: graphs.Graph, part: list[graphs.Call], start: int, end: int) -> bool:
+    """Whether `start` can stand for `end`: of one shape, and nothing else in between is read from outside.
+
+    Nor may a call read it twice then, as an addition behind a branch would, or the model return it; and a depthwise
+    convolution goes with the layer that mixes its channels.
+    """
+    if graph.shapes.get(start) != graph.shapes.get(end) or end in graph.output_ids():
+        return False
+    if _is_channelwise(graph, start) or _is_channelwise(graph, end):
+        return False
+    inside, made = set(map(id, part)), {key for call in part for key in call.outputs} - {end}
+    outside = [call for call in graph.calls if id(call) not in inside]
+    if made & {*graph.output_ids(), *(key for call in outside for key in call.inputs)}:
+        return False
+    return not any({start, end} <= set(call.inputs) for call in outside)
+
+
+def _is_channelwise(graph: graphs.Graph, tensor: int) -> bool:
+    """Whether a depthwise convolution makes a tensor, or what follows on one."""
+    maker = next((call for call in graph.calls if tensor in call.outputs), None)
+    if maker is not None and isinstance(maker.layer, _FOLLOWERS):
+        return _is_channelwise(graph, maker.inputs[0])
+    return maker is not None and isinstance(maker.layer, _CHANNELWISE)
