@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from absl import logging
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.allocation import allocate
-from tfmcu_prune.budget import Budget, Limits
+from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
 from tfmcu_prune.gating import require_plain
 from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
@@ -25,10 +25,6 @@ _FOLLOWERS = (
     keras.layers.LeakyReLU,
     keras.layers.PReLU,
     keras.layers.ELU,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
 )
 _CHANNELWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
@@ -83,9 +79,8 @@ def shorten(
     """
     graph = graphs.read(model)
     require_plain(model, graph)
-    limits = limits_for(graph, fixed, multiple_of, min_channels)
-    channels = analyze_graph(graph, limits)
-    chosen = _shortest(channels, budget, limits)
+    channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
+    chosen = _best(ever_shorter(channels, budget))
     if chosen is channels:
         return model
     stay = {call.name for call in chosen.graph.calls}
@@ -94,27 +89,37 @@ def shorten(
     return rebuilt(chosen, np.ones(chosen.count, bool), np.ones(chosen.count))
 
 
-def _shortest(channels: Channels, budget: Budget, limits: Limits) -> Channels:
-    """The channels of the graph from which nothing more should go."""
-    widths = {group.name: group.width for group in channels.groups}
-    best, value = channels, _value(resource_model(channels), budget, widths)
-    while value < (0.0, _worth(0)):  # else less is lost in all than the next layer would cost
-        shorter = [analyze_graph(graph, limits) for graph in _without_one(best)]
-        values = [_value(resource_model(one), budget, widths) for one in shorter]
-        if not values or max(values) <= value:
+def _best(candidates: Iterator[tuple[_Value, Channels]]) -> Channels:
+    """The last of the candidates that is worth more than the one before it."""
+    value, best = next(candidates)
+    while value < (0.0, _worth(0)):  # else less is lost in all than the next part would cost
+        another = next(candidates, None)
+        if another is None or another[0] <= value:
             break
-        value = max(values)
-        best = shorter[max(i for i, one in enumerate(values) if one == value)]  # of equal ones the last
+        value, best = another
     return best
 
 
-def _value(model: ResourceModel, budget: Budget, widths: Mapping[str, int]) -> _Value:
+def ever_shorter(channels: Channels, budget: Budget) -> Iterator[tuple[_Value, Channels]]:
+    """The channels of a graph, then of that with one part less, and so on, each with its value.
+
+    The part that goes is the one without which the value is highest; of equal ones the last.
+    """
+    left = [channels]
+    while left:
+        values = [_value(resource_model(one), budget, len(channels.groups)) for one in left]
+        value, index = max(zip(values, range(len(left)), strict=True))
+        yield value, left[index]
+        left = [analyze_graph(graph, channels.limits) for graph in _without_one(left[index])]
+
+
+def _value(model: ResourceModel, budget: Budget, groups: int) -> _Value:
     """How far the budget cannot be met (0 where it can, else below 0), and what the allocation is worth."""
     if excess := over(floor(model), budget):
         return -sum(excess.values()), 0.0
     sizes = allocate(model, budget)
     worth = sum(_worth(size / group.width) for size, group in zip(sizes, model.groups, strict=True))
-    return 0.0, worth + _worth(0) * (len(widths) - len(model.groups))
+    return 0.0, round(worth + _worth(0) * (groups - len(model.groups)), 9)  # alike to the last digit where equal
 
 
 def _worth(part: float) -> float:
@@ -137,7 +142,7 @@ def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
 
 
 def _behind(graph: graphs.Graph, call: graphs.Call) -> int:
-    """The tensor behind a call and what normalizes, activates or drops its output alone."""
+    """The tensor behind a call and what normalizes or activates its output alone."""
     reader = graph.only_reader(call.outputs[0])
     return call.outputs[0] if reader is None or not isinstance(reader.layer, _FOLLOWERS) else _behind(graph, reader)
 

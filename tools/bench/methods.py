@@ -36,14 +36,15 @@ def dense_extra(job: Job) -> keras.Model:
     return job.train(job.start())
 
 
-def uniform(job: Job, *, total: float = 1) -> keras.Model:
+def uniform(job: Job, *, total: float = 1, without: float = 0) -> keras.Model:
     """The uniformly thinner network of the largest width that fits, from scratch.
 
     Args:
         job: The training.
         total: 1 for the same total epochs; 0 for those of the compression alone, which differ in scenario B.
+        without: How many parts of the network are left out before, those that `shorten` would take first.
     """
-    thin = networks.widest(job.network(), job.budget)
+    thin = networks.widest(networks.shorter(job.network(), job.budget, int(without)), job.budget)
     return job.train(thin, epochs=job.before + job.epochs if total else job.epochs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -14,6 +15,8 @@ from tfmcu_prune.budget import Resources
 from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.resources import RESOURCES, evaluate, floor, over, resource_model
+from tfmcu_prune.shortening import ever_shorter
+from tfmcu_prune.surgery import rebuilt
 
 VGG7 = (48, 96, 96, 192, 192, 256, 256)
 
@@ -52,6 +55,13 @@ def resized(model: keras.Model, sizes: Sequence[int]) -> keras.Model:
     mask = choose(forms, np.zeros(sum(group.size for group in forms.groups)), np.asarray(sizes))
     tfmcu_prune.set_mask(gated, mask)
     return keras.models.clone_model(tfmcu_prune.strip(gated))
+
+
+def shorter(model: keras.Model, budget: Budget, parts: int) -> keras.Model:
+    """Return a network without as many of its parts, those that `tfmcu_prune.shorten` would take first."""
+    ways = ever_shorter(channel_groups(model), budget)
+    _, chosen = next(itertools.islice(ways, parts, None))
+    return rebuilt(chosen, np.ones(chosen.count, bool), np.ones(chosen.count))
 
 
 def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:
