@@ -59,10 +59,7 @@ def prunable(
         array([ True,  True,  True,  True])
     """
     budget = Budget() if budget is None else budget
-    if not isinstance(budget, Budget):
-        raise ValueError(f'Expected a Budget, for example Budget(arena="64KiB"). Received: {budget!r}')
-    graph = graphs.read(model)
-    require_plain(model, graph)
+    graph = plain_graph(model, budget)
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
     require_feasible(resource_model(channels), budget)
     if not channels.count:
@@ -73,8 +70,15 @@ def prunable(
     return gate(channels, budget, learn_sizes=learn_sizes)
 
 
-def require_plain(model: keras.Model, graph: graphs.Graph) -> None:
-    """Raise a ValueError if a model has gates, or training steps of its own that one made of its graph would lack."""
+def plain_graph(model: keras.Model, budget: Budget) -> graphs.Graph:
+    """Read the graph of a model without gates and without training steps that a model made of its graph would lack.
+
+    Raises:
+        ValueError: Not such a model, or `budget` is none.
+    """
+    if not isinstance(budget, Budget):
+        raise ValueError(f'Expected a Budget, for example Budget(arena="64KiB"). Received: {budget!r}')
+    graph = graphs.read(model)
     if any(isinstance(call.layer, ChannelGates) for call in graph.calls):
         raise ValueError(f"The model {model.name!r} already has gates; pass it to fit, or strip it first.")
     if own := own_steps(model):
@@ -84,6 +88,7 @@ def require_plain(model: keras.Model, graph: graphs.Graph) -> None:
             f"Put the gates in first: gated = prunable(keras.Model(model.input, model.output), budget), then train "
             f"{name}(gated.input, gated.output), or a model that holds `gated` among its layers."
         )
+    return graph
 
 
 def own_steps(model: keras.Model) -> list[str]:

@@ -13,7 +13,7 @@ from tfmcu_prune import graph as graphs
 from tfmcu_prune.allocation import allocate
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
-from tfmcu_prune.gating import require_plain
+from tfmcu_prune.gating import plain_graph
 from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
 from tfmcu_prune.surgery import rebuilt
 
@@ -77,8 +77,7 @@ def shorten(
     Source: ours; the twelfth is what separated the depths that did better from those that did worse on the validation
         splits of spoken words and Fashion-MNIST, thinner networks trained from scratch (`tools/depth.py`).
     """
-    graph = graphs.read(model)
-    require_plain(model, graph)
+    graph = plain_graph(model, budget)
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
     chosen = _best(ever_shorter(channels, budget))
     if chosen is channels:
@@ -132,7 +131,7 @@ def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
     mixing = {id(call) for call, flow in zip(graph.calls, channels.flows, strict=True) if flow.reads}
     times = collections.Counter(id(call.layer) for call in graph.calls)
     before = _dominators(graph)
-    for end in dict.fromkeys(_behind(graph, call) for call in graph.calls):
+    for end in [_behind(graph, call) for call in graph.calls if id(call) in mixing or len(call.inputs) > 1]:
         for start in before[end]:
             part = _between(graph, start, end)
             if _is_closed(graph, part, start, end) and any(id(call) in mixing for call in part):
