@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from tfmcu_prune.gating import plain_graph
 from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
 from tfmcu_prune.surgery import rebuilt
 
-_GONE = 1 / 12  # the part of its channels at which a group is worth no more than without its layer
+_GONE = 1 / 15  # the part of its channels at which a group is worth no more than without its layer
 _FOLLOWERS = (
     keras.layers.BatchNormalization,
     keras.layers.Activation,
@@ -41,10 +41,10 @@ def shorten(
     with what normalizes and activates it, a depthwise separable block, a residual block) can go and leave a model that
     runs. They go one after the other, while that raises
 
-        sum_g log max(n_g / w_g, 1/12)
+        sum_g log max(n_g / w_g, 1/15)
 
     over the groups g of the model, where w_g is the width of a group, n_g what `allocate` leaves of it within the
-    budget, and 0 stands for n_g where the layer is gone: it counts as if a twelfth of its channels were left. The data
+    budget, and 0 stands for n_g where the layer is gone: it counts as if a fifteenth of its channels were left. The data
     has no say. So a loose budget changes nothing, and a budget that no pruning of channels meets may be met.
 
     A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
@@ -74,7 +74,7 @@ def shorten(
         >>> shorten(model, Budget(flash="20KiB")) is model
         True
 
-    Source: ours; the twelfth is what separated the depths that did better from those that did worse on the validation
+    Source: ours; the fifteenth is what separated the depths that did better from those that did worse on the validation
         splits of spoken words and Fashion-MNIST, thinner networks trained from scratch (`tools/depth.py`).
     """
     graph = plain_graph(model, budget)
@@ -127,35 +127,35 @@ def _worth(part: float) -> float:
 
 def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
     """The graph without each part of it that can go."""
-    graph, fixed = channels.graph, set(channels.limits.fixed)
+    graph, fixed, stops = channels.graph, set(channels.limits.fixed), _stops(channels.graph)
     mixing = {id(call) for call, flow in zip(graph.calls, channels.flows, strict=True) if flow.reads}
     times = collections.Counter(id(call.layer) for call in graph.calls)
-    before = _dominators(graph)
-    for end in [_behind(graph, call) for call in graph.calls if id(call) in mixing or len(call.inputs) > 1]:
-        for start in before[end]:
-            part = _between(graph, start, end)
-            if _is_closed(graph, part, start, end) and any(id(call) in mixing for call in part):
-                if not any(call.name in fixed or times[id(call.layer)] > 1 for call in part):
-                    yield graphs.bridged(graph, part, end, start)
-                break
+    for place, end in enumerate(stops):
+        alike = [start for start in stops[:place] if graph.shapes[start] == graph.shapes[end]]
+        part = _between(graph, alike[-1], end) if alike else []
+        stays = any(call.name in fixed or times[id(call.layer)] > 1 for call in part)
+        if not stays and any(id(call) in mixing for call in part):
+            yield graphs.bridged(graph, part, end, alike[-1])
 
 
-def _behind(graph: graphs.Graph, call: graphs.Call) -> int:
-    """The tensor behind a call and what normalizes or activates its output alone."""
-    reader = graph.only_reader(call.outputs[0])
-    return call.outputs[0] if reader is None or not isinstance(reader.layer, _FOLLOWERS) else _behind(graph, reader)
+def _stops(graph: graphs.Graph) -> list[int]:
+    """The tensors at which a part may begin or end, in their order: through each of them everything runs.
 
-
-def _dominators(graph: graphs.Graph) -> dict[int, list[int]]:
-    """The tensors that every way to a tensor leads through, the nearest first."""
-    found = {key: {key} for key in graph.input_layers}
-    order = {key: place for place, key in enumerate(found)}
+    What normalizes or activates an output goes with the layer that makes it, and a depthwise convolution with the one
+    behind it that mixes its channels.
+    """
+    ways: dict[int, dict[int, None]] = {key: {key: None} for key in graph.input_layers}
     for call in graph.calls:
-        above = [found[key] for key in call.inputs]
-        for key in call.outputs:
-            found[key] = {key}.union(set.intersection(*above) if above else ())
-            order[key] = len(order)
-    return {key: sorted(ways - {key}, key=lambda one: -order[one]) for key, ways in found.items()}
+        common = _common([ways[key] for key in call.inputs])
+        ways.update((key, {**common, key: None}) for key in call.outputs)
+    outputs = graph.output_ids()
+    trunk = [key for key in _common([ways[key] for key in outputs]) if key not in outputs]
+    return [key for key in trunk if not _is_followed(graph, key) and not _is_channelwise(graph, key)]
+
+
+def _common(ways: Sequence[dict[int, None]]) -> dict[int, None]:
+    """What stands in all of them, in the order of the first; nothing if there is none."""
+    return {key: None for key in (ways[0] if ways else ()) if all(key in others for others in ways)}
 
 
 def _between(graph: graphs.Graph, start: int, end: int) -> list[graphs.Call]:
@@ -170,21 +170,9 @@ def _between(graph: graphs.Graph, start: int, end: int) -> list[graphs.Call]:
     return list(part.values())
 
 
-def _is_closed(graph: graphs.Graph, part: list[graphs.Call], start: int, end: int) -> bool:
-    """Whether `start` can stand for `end`: of one shape, and nothing else in between is read from outside.
-
-    Nor may a call read it twice then, as an addition behind a branch would, or the model return it; and a depthwise
-    convolution goes with the layer that mixes its channels.
-    """
-    if graph.shapes.get(start) != graph.shapes.get(end) or end in graph.output_ids():
-        return False
-    if _is_channelwise(graph, start) or _is_channelwise(graph, end):
-        return False
-    inside, made = set(map(id, part)), {key for call in part for key in call.outputs} - {end}
-    outside = [call for call in graph.calls if id(call) not in inside]
-    if made & {*graph.output_ids(), *(key for call in outside for key in call.inputs)}:
-        return False
-    return not any({start, end} <= set(call.inputs) for call in outside)
+def _is_followed(graph: graphs.Graph, tensor: int) -> bool:
+    reader = graph.only_reader(tensor)
+    return reader is not None and isinstance(reader.layer, _FOLLOWERS)
 
 
 def _is_channelwise(graph: graphs.Graph, tensor: int) -> bool:

@@ -77,6 +77,7 @@ def ours(
     calibration: float = 256,
     learn: float = 0.0,
     shorten: float = 0.0,
+    without: float = 0.0,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -94,8 +95,10 @@ def ours(
         calibration: Training samples that the kernels are fitted anew on when channels go; 0 to leave them as they are.
         learn: 1 for sizes that are trained.
         shorten: 1 to leave out the layers that the budget is better without.
+        without: How many parts of the network are left out before, those that `shorten` would take first.
     """
-    start = tfmcu_prune.shorten(job.start(), job.budget) if shorten else job.start()
+    start = networks.shorter(job.start(), job.budget, int(without))
+    start = tfmcu_prune.shorten(start, job.budget) if shorten else start
     gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
     callback = PruneCallback(
