@@ -467,7 +467,8 @@ def require_feasible(model: ResourceModel, budget: Budget) -> None:
             f"The budget {name}={getattr(budget, name):,} cannot be met: with every group of channels at its smallest "
             f"the model still takes {getattr(least, name):,} (arena={least.arena:,} B, flash={least.flash:,} B, "
             f"macs={least.macs:,}). In the way is the operator {operator}, with channels{group}. Raise the budget, "
-            "or change the model there: a smaller input, an earlier stride or pooling, fewer layers."
+            "or change the model there: a smaller input, an earlier stride or pooling, fewer layers (try "
+            "tfmcu_prune.shorten(model, budget))."
         )
 
 
