@@ -74,6 +74,13 @@ def test_a_residual_block_goes_as_a_whole() -> None:
     assert _gone(model, Budget(flash="2700B")) == {"wide", "back", "sum"}
 
 
+def test_a_branch_stays_whole() -> None:
+    model = zoo.resnet8((32, 32, 3), 10)
+    gone = _gone(model, Budget(arena=12778, flash=7126, macs=425654))
+    assert {"stack1_conv1", "stack1_conv2"} <= gone
+    assert not any(name.startswith(("stack2", "stack3")) for name in gone)  # their branches change the shape
+
+
 def test_a_depthwise_convolution_goes_with_the_pointwise_one_behind_it() -> None:
     gone = _gone(zoo.ds_cnn((49, 10, 1), 11), Budget(flash="5KiB"))
     parts = {name.rsplit("_", 1)[0] for name in gone if name.endswith(("_dw", "_pw"))}
