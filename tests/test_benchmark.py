@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -98,6 +99,16 @@ def test_uniform_trains_for_all_epochs_or_for_those_of_the_compression(
     monkeypatch.setattr(methods.Job, "train", lambda *_, epochs: epochs)
     given = job(data, budget, trained=network(), before=3, epochs=2)
     assert (methods.uniform(given), methods.uniform(given, total=0)) == (5, 2)
+
+
+def test_fewer_layers_are_those_that_shorten_leaves_out(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods.Job, "train", lambda _self, model, *_args, **_options: model)
+    monkeypatch.setattr(tfmcu_prune, "strip", lambda gated: gated)
+    wide = functools.partial(networks.NETWORKS["ds_cnn"], (49, 10, 1), 3)
+    tight = dataclasses.replace(job(data, Budget(flash="5KiB")), network=wide)
+    made = (methods.ours(tight), methods.ours(tight, shorten=1), methods.ours(tight, without=2),
+            methods.uniform(tight, without=1), methods.uniform(tight, without=2))  # fmt: skip
+    assert [sum(layer.name.endswith("_dw") for layer in model.layers) for model in made] == [4, 2, 2, 3, 2]
 
 
 @pytest.mark.parametrize("name", ["ours", "taylor", "straight_through"])

@@ -17,7 +17,7 @@ from tfmcu_prune.gating import plain_graph
 from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
 from tfmcu_prune.surgery import rebuilt
 
-_GONE = 1 / 15  # the part of its channels at which a group is worth no more than without its layer
+_GONE = 1 / 14  # the part of its channels at which a group is worth no more than without its layer
 _FOLLOWERS = (
     keras.layers.BatchNormalization,
     keras.layers.Activation,
@@ -41,10 +41,10 @@ def shorten(
     with what normalizes and activates it, a depthwise separable block, a residual block) can go and leave a model that
     runs. They go one after the other, while that raises
 
-        sum_g log max(n_g / w_g, 1/15)
+        sum_g log max(n_g / w_g, 1/14)
 
     over the groups g of the model, where w_g is the width of a group, n_g what `allocate` leaves of it within the
-    budget, and 0 stands for n_g where the layer is gone: it counts as if a fifteenth of its channels were left. The
+    budget, and 0 stands for n_g where the layer is gone: it counts as if a fourteenth of its channels were left. The
     data has no say. So a loose budget changes nothing, and a budget that no pruning of channels meets may be met.
 
     A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
@@ -74,7 +74,7 @@ def shorten(
         >>> shorten(model, Budget(flash="20KiB")) is model
         True
 
-    Source: ours; the fifteenth did best on `val` over the cells of tools/benchmark.py (its methods ours:shorten=1 and
+    Source: ours; the fourteenth did best on `val` over the cells of tools/benchmark.py (its methods ours:shorten=1 and
         ours:without=1, ours:without=2, which leave out as many parts in this order).
     """
     graph = plain_graph(model, budget)

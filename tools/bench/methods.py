@@ -44,7 +44,8 @@ def uniform(job: Job, *, total: float = 1, without: float = 0) -> keras.Model:
         total: 1 for the same total epochs; 0 for those of the compression alone, which differ in scenario B.
         without: How many parts of the network are left out before, those that `shorten` would take first.
     """
-    thin = networks.widest(networks.shorter(job.network(), job.budget, int(without)), job.budget)
+    network = networks.shorter(job.network(), job.budget, int(without)) if without else job.network()
+    thin = networks.widest(network, job.budget)
     return job.train(thin, epochs=job.before + job.epochs if total else job.epochs)
 
 
@@ -97,7 +98,7 @@ def ours(
         shorten: 1 to leave out the layers that the budget is better without.
         without: How many parts of the network are left out before, those that `shorten` would take first.
     """
-    start = networks.shorter(job.start(), job.budget, int(without))
+    start = networks.shorter(job.start(), job.budget, int(without)) if without else job.start()
     start = tfmcu_prune.shorten(start, job.budget) if shorten else start
     gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
