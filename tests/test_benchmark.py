@@ -103,7 +103,6 @@ def test_uniform_trains_for_all_epochs_or_for_those_of_the_compression(
 
 def test_fewer_layers_are_those_that_shorten_leaves_out(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods.Job, "train", lambda _self, model, *_args, **_options: model)
-    monkeypatch.setattr(tfmcu_prune, "strip", lambda gated: gated)
     wide = functools.partial(networks.NETWORKS["ds_cnn"], (49, 10, 1), 3)
     tight = dataclasses.replace(job(data, Budget(flash="5KiB")), network=wide)
     made = (methods.ours(tight), methods.ours(tight, shorten=1), methods.ours(tight, without=2),
