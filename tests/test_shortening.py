@@ -132,6 +132,15 @@ def test_the_model_is_not_changed() -> None:
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
+def test_a_bottleneck_stays() -> None:
+    model = zoo.fc_autoencoder(640)
+    waist = [layer.name for layer in model.layers if layer.output.shape[-1] == 8]
+    channels = channel_groups(model)
+    *_, (_, least) = ever_shorter(channels, Budget())
+    assert {*waist} <= {call.name for call in least.graph.calls}
+    assert len(least.graph.calls) < len(channels.graph.calls)
+
+
 def test_a_layer_that_is_called_twice_stays() -> None:
     inputs = x = keras.Input((8, 8, 16))
     twice = keras.layers.Conv2D(16, 3, padding="same", name="twice")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -15,6 +16,7 @@ from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
 from tfmcu_prune.gating import plain_graph
 from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
+from tfmcu_prune.rules import find_rule
 from tfmcu_prune.surgery import rebuilt
 
 _GONE = 1 / 14  # the part of its channels at which a group is worth no more than without its layer
@@ -38,14 +40,15 @@ def shorten(
 
     Every operator of a .tflite costs hundreds of bytes of flash and of arena, however few channels it has, and many
     layers of two channels learn less than few layers of five. Layers between two tensors of one shape (a convolution
-    with what normalizes and activates it, a depthwise separable block, a residual block) can go and leave a model that
-    runs. They go one after the other, while that raises
+    with what normalizes and activates it, a depthwise separable block, a residual block as a whole) can go and leave a
+    model that runs; a bottleneck, a branch, and layers that are called twice or have no rule stay. They go one after
+    the other, while that raises
 
         sum_g log max(n_g / w_g, 1/14)
 
     over the groups g of the model, where w_g is the width of a group, n_g what `allocate` leaves of it within the
     budget, and 0 stands for n_g where the layer is gone: it counts as if a fourteenth of its channels were left. The
-    data has no say. So a loose budget changes nothing, and a budget that no pruning of channels meets may be met.
+    data has no say. So a loose budget changes little or nothing, and one that no pruning of channels meets may be met.
 
     A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
     prunes it must bring that back.
@@ -126,16 +129,18 @@ def _worth(part: float) -> float:
 
 
 def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
-    """The graph without each part of it that can go."""
-    graph, fixed, stops = channels.graph, set(channels.limits.fixed), _stops(channels.graph)
+    """The graph without each part of it that can go: that mixes channels, between two stops of one shape."""
+    graph, fixed = channels.graph, set(channels.limits.fixed)
     mixing = {id(call) for call, flow in zip(graph.calls, channels.flows, strict=True) if flow.reads}
     times = collections.Counter(id(call.layer) for call in graph.calls)
-    for place, end in enumerate(stops):
-        alike = [start for start in stops[:place] if graph.shapes[start] == graph.shapes[end]]
-        part = _between(graph, alike[-1], end) if alike else []
-        stays = any(call.name in fixed or times[id(call.layer)] > 1 for call in part)
-        if not stays and any(id(call) in mixing for call in part):
-            yield graphs.bridged(graph, part, end, alike[-1])
+
+    def may_go(call: graphs.Call) -> bool:
+        return call.name not in fixed and times[id(call.layer)] == 1 and find_rule(call.layer) is not None
+
+    for start, end in itertools.pairwise(_stops(graph)):
+        part = _between(graph, start, end) if graph.shapes[start] == graph.shapes[end] else []
+        if any(id(call) in mixing for call in part) and all(map(may_go, part)):
+            yield graphs.bridged(graph, part, end, start)
 
 
 def _stops(graph: graphs.Graph) -> list[int]:
