@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which any colour vision tells apart: https://jfly.uni-koeln.de/color/
 COLOURS = ("#d55e00", "#000000", "#0072b2", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#999999")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*", "h")
+VARIANTS = ("ours:shorten=1",)
+"""Of all methods with options those that the picture shows."""
 RESOURCES = (("arena", "arena, KiB", 1024), ("flash", "flash, KiB", 1024), ("macs", "MACs, thousands", 1000))
 
 
@@ -32,7 +34,7 @@ def pareto(results: Sequence[Result]) -> Figure:
         raise ValueError("Expected results of at least two methods at one budget. Received: none")
     rows = list(dict.fromkeys(_row(key) for key in found))
     names = dict.fromkeys(method for cell in found.values() for method in cell)
-    methods = sorted(names, key=lambda method: method != "ours")  # which has a colour of its own
+    methods = sorted(names, key=lambda method: method.partition(":")[0] != "ours")  # which has a colour of its own
     figure = Figure(figsize=(13, 4.2 * len(rows) + 0.8), layout="constrained", dpi=130)
     axes = figure.subplots(len(rows), 3, squeeze=False, sharey="row")
     for row, line in zip(rows, axes, strict=True):
@@ -58,13 +60,17 @@ def pareto(results: Sequence[Result]) -> Figure:
 
 
 def compared(results: Sequence[Result]) -> Cells:
-    """The cells of the rows that show at least two methods with a budget, each as trained best, without variants."""
-    plain = cells(result for result in results if ":" not in without_training(result["method"]))
-    found = {key: at_best_training(cell) for key, cell in plain.items()}
+    """The cells of the rows that show at least two methods with a budget, each as trained best, but few variants."""
+    shown = cells(result for result in results if _is_shown(without_training(result["method"])))
+    found = {key: at_best_training(cell) for key, cell in shown.items()}
     methods: dict[Any, set[str]] = {}
     for key, cell in found.items():
         methods.setdefault(_row(key), set()).update(method for method in cell if not is_free(method))
     return {key: cell for key, cell in found.items() if len(methods[_row(key)]) > 1}
+
+
+def _is_shown(method: str) -> bool:
+    return ":" not in method or method in VARIANTS
 
 
 def _row(cell_key: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
