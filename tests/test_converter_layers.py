@@ -28,6 +28,7 @@ def _seed() -> None:
 
 @pytest.mark.parametrize("net", CONVERTIBLE, ids=lambda net: net.__name__)
 def test_the_file_computes_and_costs_what_the_model_does(net) -> None:
+    keras.utils.clear_session()  # or names, which take flash, are the longer the more networks were built before
     model = randomize(net())
     channels, gated = channel_groups(model), tfmcu_prune.prunable(model)
     mask = random_mask(channels, 0)
@@ -44,7 +45,7 @@ def test_the_file_computes_and_costs_what_the_model_does(net) -> None:
         sizes = forms.sizes(mask)
         assert footprint.macs == evaluate(forms, sizes).macs
         assert max(operator.live for operator in footprint.operators) == peak_sram(forms, sizes)
-        # 3 % for the 400 operators of `bidirectional`, 1642 bytes off under this mask; the cause is not known
+        # 3 % for the 400 operators of `bidirectional`, 1642 bytes off under this mask, more with longer names
         assert abs(footprint.flash - evaluate(forms, sizes).flash) <= max(1024, 0.03 * footprint.flash)
 
 
