@@ -16,8 +16,7 @@ from tfmcu_prune import Budget, BudgetError, shorten, zoo
 from tfmcu_prune.allocation import allocate
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.resources import floor, resource_model
-from tfmcu_prune.shortening import ever_shorter
-from tfmcu_prune.surgery import rebuilt
+from tfmcu_prune.shortening import as_model, ever_shorter
 
 
 def _names(model: keras.Model) -> set[str]:
@@ -46,7 +45,7 @@ def test_every_shorter_network_runs_with_the_weights_that_it_had(net) -> None:
     channels, inputs = channel_groups(model), inputs_for(model)
     own = {call.name: call.layer for call in channels.graph.calls}
     for _, shorter in itertools.islice(ever_shorter(channels, Budget()), 1, None):
-        small = rebuilt(shorter, np.ones(shorter.count, bool), np.ones(shorter.count))
+        small = as_model(shorter)
         assert outputs_of(small, inputs).shape == outputs_of(model, inputs).shape
         assert len(shorter.graph.calls) < len(channels.graph.calls)
         for layer in small.layers:

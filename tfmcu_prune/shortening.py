@@ -88,7 +88,12 @@ def shorten(
     stay = {call.name for call in chosen.graph.calls}
     gone = [call.name for call in graph.calls if call.name not in stay]
     logging.info("tfmcu_prune: %s is better without the layers %s", budget, ", ".join(gone))
-    return rebuilt(chosen, np.ones(chosen.count, bool), np.ones(chosen.count))
+    return as_model(chosen)
+
+
+def as_model(channels: Channels) -> keras.Model:
+    """Return the model of a graph with all its channels."""
+    return rebuilt(channels, np.ones(channels.count, bool), np.ones(channels.count))
 
 
 def _best(candidates: Iterator[tuple[_Value, Channels]]) -> Channels:

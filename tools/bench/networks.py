@@ -15,8 +15,7 @@ from tfmcu_prune.budget import Resources
 from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.resources import RESOURCES, evaluate, floor, over, resource_model
-from tfmcu_prune.shortening import ever_shorter
-from tfmcu_prune.surgery import rebuilt
+from tfmcu_prune.shortening import as_model, ever_shorter
 
 VGG7 = (48, 96, 96, 192, 192, 256, 256)
 
@@ -61,7 +60,7 @@ def shorter(model: keras.Model, budget: Budget, parts: int) -> keras.Model:
     """Return a network without as many of its parts, those that `tfmcu_prune.shorten` would take first."""
     ways = ever_shorter(channel_groups(model), budget)
     _, chosen = next(itertools.islice(ways, parts, None))
-    return rebuilt(chosen, np.ones(chosen.count, bool), np.ones(chosen.count))
+    return as_model(chosen)
 
 
 def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:
