@@ -77,8 +77,8 @@ def shorten(
         >>> shorten(model, Budget(flash="20KiB")) is model
         True
 
-    Source: ours. The fourteenth was chosen on `val` of tools/benchmark.py (its methods ours:shorten=1 and ours:without=1
-        to 3, which leave out as many parts in this order): the next step took a third block of DS-CNN at the extreme
+    Source: ours. The fourteenth was chosen on `val` of tools/benchmark.py (its methods ours:shorten=1, ours:without=1
+        to 3, which leave out as many parts in this order): a larger part takes a third block of DS-CNN at the extreme
         budget, which was far worse. It is a cautious choice: ResNet-8 at the tight budget, where all layers stay, was
         better without one block.
     """
