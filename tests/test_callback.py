@@ -10,6 +10,7 @@ import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, PruneCallback
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.gates import gates_of
 from tfmcu_prune.resources import evaluate, resource_model
 
 SAMPLES, BATCH = 64, 8
@@ -168,6 +169,54 @@ def test_a_file_that_cannot_come_within_the_budget(data) -> None:
     with pytest.raises(BudgetError, match=rf"{floor + 20}.* it takes .*flash={floor + 40}") as error:
         fit(nets.residual(), budget, data, epochs=2, callback=PruneCallback(measure=larger))
     assert repr(budget) in str(error.value)
+
+
+def recurrent() -> keras.Model:
+    """New, but with biases of zeros and ones, one constant bias, and statistics of the data."""
+    adapted = keras.layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).normal(size=(20, 6, 5)))
+    head = keras.layers.Dense(3, bias_initializer=keras.initializers.Constant(-2.2))
+    return keras.Sequential([keras.Input((6, 5)), adapted, keras.layers.LSTM(8), head])
+
+
+def trained() -> keras.Model:
+    model = nets.residual()
+    model.compile("sgd", "mse")
+    model.fit(np.random.default_rng(0).normal(size=(8, 8, 8, 3)), np.eye(3)[[0] * 8], verbose=0)
+    return model
+
+
+def frozen() -> keras.Model:
+    model = trained()
+    model.trainable = False
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "first", "last"), [(nets.residual, 8, 40), (recurrent, 8, 40), (trained, 0, 24), (frozen, 0, 24)]
+)
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_a_trained_network_is_pruned_earlier(make, first: int, last: int, through_a_file: bool, tmp_path) -> None:
+    model = make()
+    gated = tfmcu_prune.prunable(model, budget_of(model, 0.5))
+    if through_a_file:
+        gated.save(tmp_path / "gated.keras")
+        gated = keras.saving.load_model(tmp_path / "gated.keras")
+    callback = PruneCallback(measure=lambda _: Resources(0, 0, 0))
+    callback.set_model(gated)
+    callback.set_params({"epochs": 10, "steps": 8})
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    due = [step for step in range(1, 81) if callback.is_due(step - 1)]
+    assert due[0] == max(first, 1)
+    for epoch, batch in np.ndindex(10, 8):
+        if batch == 0:
+            callback.on_epoch_begin(epoch)
+        before = int(gates_of(gated).frozen)
+        callback.on_train_batch_end(batch)
+        if int(gates_of(gated).frozen) > before:
+            assert 8 * epoch + batch + 1 == last
+    assert int(gates_of(gated).frozen)
 
 
 def test_without_a_length_the_pruning_begins_at_a_fifth_of_its_end() -> None:

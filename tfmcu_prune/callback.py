@@ -29,6 +29,7 @@ from tfmcu_prune.tflm.footprint import footprint
 from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
+_NEW, _TRAINED = (0.1, 0.5), (0.0, 0.3)  # begin and end, as parts of the steps, of new networks and of trained ones
 _DIVERGED = (
     "not all the model's weights (or what the salience makes of them) are finite: the training has diverged. Lower the "
     "learning rate, clip the gradients (clipnorm), or go on from an earlier checkpoint."
@@ -49,10 +50,11 @@ class PruneCallback(keras.callbacks.Callback):
     infinite no mask is chosen. The model in training may also be one that holds the gated model among its layers.
 
     Args:
-        begin: Step at which pruning begins, counted from its first epoch. Default: 10 % of the steps from there on; a
-            fifth of `end` where data does not tell how many there are.
-        end: Step at which the mask is frozen. Default: 50 % of them. In a fine-tuning of few epochs `begin=0` and 30 %
-            (20 % without `calibration`) were more accurate in tools/benchmark.py (scenario B).
+        begin: Step at which pruning begins, counted from its first epoch. Default: of a network that `prunable` was
+            given trained, with biases or statistics as no initializer makes them, the first; of a new one 10 % of the
+            steps from there on, or a fifth of `end` where data does not tell how many there are.
+        end: Step at which the mask is frozen. Default: 30 % of the steps of a trained network, 50 % of a new one. Each
+            was more accurate where it is the default, by tools/benchmark.py (scenarios B and A).
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
@@ -205,13 +207,17 @@ class PruneCallback(keras.callbacks.Callback):
         told = self.params.get("steps") is not None
         total = (self.params["epochs"] - began) * self._steps if told or self.end is None else 0
         earliest = 0 if told or self.end is not None else self._steps
-        tenth = total // 10 if told or self.end is None else self.end // 5
-        begin = max(earliest, tenth) if self.begin is None else self.begin
-        self._last = max(begin, total // 2) if self.end is None else self.end
+        trained = gates_of(gated_in(self.model)).trained
+        first, last = _TRAINED if trained else _NEW
+        early = first * total if told or self.end is None else first / last * self.end
+        begin = max(earliest, round(early)) if self.begin is None else self.begin
+        self._last = max(begin, round(last * total)) if self.end is None else self.end
         if begin > self._last:
             raise ValueError(f"Expected begin <= end, in steps of the fit. Received: begin={begin}, end={self._last}")
         self._first, self._every = begin, max(1, (self._last - begin) // _UPDATES)
         self._next = self._after(self._step)
+        kind = "trained" if trained else "new"
+        logging.info("tfmcu_prune: a %s network, pruned from step %d to step %d", kind, self._first, self._last)
 
     def _after(self, step: int) -> int:
         """The step of the next update behind a step: only a plan, so that a fit that goes on finds the same ones."""

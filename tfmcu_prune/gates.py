@@ -33,13 +33,20 @@ class ChannelGates(keras.layers.Layer):
         count: Number of prunable channels.
         budget: Fields of the `Budget` that `PruneCallback` reaches.
         limits: Fields of the `Limits` that the user asked for.
+        trained: Whether the model that the gates were put into had been trained.
     """
 
     def __init__(
-        self, count: int, budget: Mapping[str, int | None], limits: Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        count: int,
+        budget: Mapping[str, int | None],
+        limits: Mapping[str, Any] | None = None,
+        *,
+        trained: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self.count = count
+        self.count, self.trained = count, trained
         self.budget = Budget(**budget)
         limits = limits or {}
         self.limits = Limits(**{**limits, "fixed": tuple(limits.get("fixed", ()))})
@@ -73,7 +80,8 @@ class ChannelGates(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         budget, limits = dataclasses.asdict(self.budget), dataclasses.asdict(self.limits)
-        return {**super().get_config(), "count": self.count, "budget": budget, "limits": limits}
+        config = {"count": self.count, "budget": budget, "limits": limits, "trained": self.trained}
+        return {**super().get_config(), **config}
 
 
 @_REGISTER

@@ -67,7 +67,7 @@ def prunable(
             f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
             "says why), and it is within its budget: train it as it is."
         )
-    return gate(channels, budget, learn_sizes=learn_sizes)
+    return gate(channels, budget, learn_sizes=learn_sizes, trained=_is_trained(graph))
 
 
 def plain_graph(model: keras.Model, budget: Budget) -> graphs.Graph:
@@ -97,7 +97,7 @@ def own_steps(model: keras.Model) -> list[str]:
     return [name for name in steps if getattr(type(model), name) is not getattr(keras.Model, name)]
 
 
-def gate(channels: Channels, budget: Budget, *, learn_sizes: bool = False) -> keras.Model:
+def gate(channels: Channels, budget: Budget, *, learn_sizes: bool = False, trained: bool = False) -> keras.Model:
     """Rebuild the model with a `Gated` layer wherever prunable channels are mixed, and copy the weights."""
     gates: list[Any] = []
     made: dict[int, keras.layers.Layer] = {}
@@ -106,7 +106,8 @@ def gate(channels: Channels, budget: Budget, *, learn_sizes: bool = False) -> ke
     def add_gates(inputs: Any) -> None:
         kind = functools.partial(SizedGates, groups=len(channels.groups)) if learn_sizes else ChannelGates
         fields = (dataclasses.asdict(budget), dataclasses.asdict(channels.limits))
-        gates.append(kind(channels.count, *fields, name="channel_gates")(inputs[0]))
+        layer = kind(channels.count, *fields, trained=trained, name="channel_gates")
+        gates.append(layer(inputs[0]))
 
     def make(call: graphs.Call) -> Any:
         layer = made.get(id(call.layer))
@@ -130,6 +131,17 @@ def gate(channels: Channels, budget: Budget, *, learn_sizes: bool = False) -> ke
     if isinstance(layer := gates_of(gated), SizedGates):
         layer.owner.assign(channels.group_of())
     return gated
+
+
+def _is_trained(graph: graphs.Graph) -> bool:
+    """Whether weights have been trained or loaded: a bias or statistics of more values than initializers give them.
+
+    Those of new layers are zeros, ones, both (the bias of an LSTM) or one constant.
+    """
+    layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
+    adapted = keras.layers.Normalization  # its statistics are those of the data
+    vectors = [w for layer in layers.values() if not isinstance(layer, adapted) for w in layer.weights if w.ndim == 1]
+    return any(len(np.unique(keras.ops.convert_to_numpy(weight))) > 2 for weight in vectors)
 
 
 def _reading(layer: Gated, gates: Any) -> Any:

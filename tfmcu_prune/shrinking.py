@@ -129,8 +129,8 @@ def _twin(gated: keras.Model) -> _Twin:
     channels, kept = channels_of(gated), get_mask(gated)
     small = rebuilt(channels, kept, np.ones(channels.count))
     layer = gates_of(gated)
-    learn_sizes = isinstance(layer, SizedGates)
-    model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget, learn_sizes=learn_sizes)
+    kind = {"learn_sizes": isinstance(layer, SizedGates), "trained": layer.trained}
+    model = gate(analyze_graph(graphs.read(small), layer.limits), layer.budget, **kind)
     try:  # it builds the optimizer, which must not be done again: that doubles a loss scale
         model.compile_from_config(gated.get_compile_config())
     except (TypeError, ValueError) as error:  # what Keras raises for a class or function that it cannot find

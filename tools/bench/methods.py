@@ -24,6 +24,8 @@ from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm,
 Method = Callable[..., keras.Model]
 
 ALLOCATIONS: dict[str, Callable[..., Any]] = {"concave": allocate, "global": rank_globally, "uniform": scale_uniformly}
+_RAMP = (0.1, 0.5)
+"""The parts of the training from which to which the baselines with a ramp prune."""
 
 
 def dense(job: Job) -> keras.Model:
@@ -66,8 +68,8 @@ def scratch(job: Job) -> keras.Model:
 def ours(
     job: Job,
     *,
-    begin: float = 0.1,
-    end: float = 0.5,
+    begin: float | None = None,
+    end: float | None = None,
     strength: float = 0.0,
     salience: str = "outgoing",
     allocation: str = "concave",
@@ -84,8 +86,8 @@ def ours(
 
     Args:
         job: The training.
-        begin: Part of the training at which pruning begins.
-        end: Part at which the mask is frozen.
+        begin: Part of the training at which pruning begins; by default the callback's own.
+        end: Part at which the mask is frozen; by default the callback's own.
         strength: Of the regularizer.
         salience: "norm", "gamma", "outgoing", "both", "taylor", "norm_taylor", "random".
         allocation: "concave", "global", "uniform".
@@ -103,8 +105,8 @@ def ours(
     gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
     options = {"power": power, "mass": mass} if allocation == "concave" else {}
     callback = PruneCallback(
-        job.step(begin),
-        job.step(end),
+        None if begin is None else job.step(begin),
+        None if end is None else job.step(end),
         strength=strength,
         salience=_salience(salience, gated, job.seed),
         allocation=functools.partial(ALLOCATIONS[allocation], **options),
@@ -122,17 +124,17 @@ def one_shot_l2(job: Job) -> keras.Model:
 
 def cubic_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
-    return ours(job, salience="norm", allocation="global", calibration=0)
+    return ours(job, begin=_RAMP[0], end=_RAMP[1], salience="norm", allocation="global", calibration=0)
 
 
 def taylor(job: Job) -> keras.Model:
     """Global ranking by the squared gradients of the gates along a cubic ramp."""
-    return ours(job, allocation="global", salience="taylor", calibration=0)
+    return ours(job, begin=_RAMP[0], end=_RAMP[1], allocation="global", salience="taylor", calibration=0)
 
 
-def random(job: Job, *, calibration: float = 256) -> keras.Model:
-    """Ours, but random channels."""
-    return ours(job, salience="random", calibration=calibration)
+def random(job: Job, **options: Any) -> keras.Model:
+    """Ours, with its options, but random channels."""
+    return ours(job, salience="random", **options)
 
 
 def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Model:

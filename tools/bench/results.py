@@ -25,13 +25,14 @@ gives to it, and RECIPE."""
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),
-    "ours, early": ("ours:begin=0+end=0.3", "ours:begin=0+end=0.3+distill=0.5"),
-    "ours, fewer layers": (
-        "ours:shorten=1",
-        "ours:shorten=1+begin=0+end=0.3",
-        "ours:shorten=1+begin=0+end=0.3+distill=0.5",
+    "ours, taught": ("ours:distill=0.5",),
+    "ours, fewer layers": ("ours:shorten=1", "ours:shorten=1+distill=0.5"),
+    "the other schedule": ("ours:begin=0+end=0.3", "ours:begin=0.1+end=0.5"),
+    "no samples": (
+        "ours:calibration=0",
+        "ours:begin=0+end=0.2+calibration=0",
+        "ours:begin=0.1+end=0.5+calibration=0",
     ),
-    "no samples": ("ours:calibration=0",),
     "learned sizes": ("ours:learn=1+strength=0.1",),
     "random channels": ("random",),
     "thinner, from scratch": ("uniform",),
