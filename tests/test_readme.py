@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import keras
@@ -19,7 +20,11 @@ from tfmcu_prune.rules import Flow, table
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # A sweep trains in processes of its own; its tests have it.
-BLOCKS = [b for b in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "tfmcu_prune.sweep(" not in b]
+BLOCKS = [
+    textwrap.dedent(block)
+    for block in re.findall(r"^ *```python\n(.*?)```", README, flags=re.DOTALL | re.MULTILINE)
+    if "tfmcu_prune.sweep(" not in block
+]
 COMMANDS = re.findall(r"^    tfmcu-prune (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
 
 
@@ -77,7 +82,7 @@ def test_the_first_python_runs_and_each_of_the_others_behind_it(folder, monkeypa
     exec(first, names)
     for block in others:
         exec(block, dict(names))
-    assert len(others) == 4
+    assert len(others) == 5
     assert "Why does it not get smaller?" in (folder / "report.html").read_text()
     assert list((folder / "logs").rglob("*tfevents*"))
 
