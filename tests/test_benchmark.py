@@ -93,6 +93,20 @@ def test_scenario_b_starts_from_the_trained_network(data: Dataset, budget: Budge
         methods.ours(job(data, budget), distill=0.5)
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_given_network_writes_its_part_of_the_labels(
+    data: Dataset, budget: Budget, share: float, monkeypatch
+) -> None:
+    caught: list[training.Teacher] = []
+    monkeypatch.setattr("bench.jobs.fit", lambda *_, teacher, **_options: caught.append(teacher))
+    given = job(data, budget, trained=network(), before=3, epochs=2)
+    methods.ours(given, distill=share)
+    (x, y), (same, mixed) = (training.Batches(data, RECIPE, 0, teacher=teacher)[0] for teacher in (None, *caught))
+    np.testing.assert_array_equal(x, same)
+    expected = (1 - share) * y + share * given.start().predict(x, verbose=0)
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
+
+
 def test_uniform_trains_for_all_epochs_or_for_those_of_the_compression(
     data: Dataset, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,7 +112,7 @@ def ours(
         allocation=functools.partial(ALLOCATIONS[allocation], **options),
         calibration=job.data.x_train[: int(calibration)] if calibration else None,
     )
-    teacher = _teacher(job) if distill else None
+    teacher = _teacher(job, distill) if distill else None
     return tfmcu_prune.strip(job.train(gated, [callback], teacher=teacher, cut=bool(cut)))
 
 
@@ -227,9 +227,10 @@ def _taylor(channels: Channels, gates: Any, gated: keras.Model, with_norm: bool)
     return np.sqrt(relative * weight_norm(channels, gates))
 
 
-def _teacher(job: Job) -> Teacher:
+def _teacher(job: Job, share: float) -> Teacher:
+    """The given network, whose predictions are mixed into the labels."""
     if job.trained is None:
         raise ValueError("Only scenario B has a trained network to learn from; expected distill=0 in scenario A.")
     teacher = keras.models.clone_model(job.trained)
     teacher.set_weights(job.trained.get_weights())
-    return lambda x: keras.ops.convert_to_numpy(teacher.predict_on_batch(x))
+    return lambda x, y: (1 - share) * y + share * keras.ops.convert_to_numpy(teacher.predict_on_batch(x))

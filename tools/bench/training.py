@@ -17,8 +17,8 @@ from tfmcu_prune.datasets import Dataset
 JIT: dict[str, bool | str] = {"auto": "auto", "true": True, "false": False}
 """`jit_compile` of Keras by the word of a flag."""
 
-Teacher = Callable[[Any], Any]
-"""`(samples) -> class probabilities`."""
+Teacher = Callable[[Any, Any], Any]
+"""`(samples, labels) -> labels`, both of shape (samples, classes)."""
 
 
 class Batches(keras.utils.PyDataset):
@@ -28,16 +28,12 @@ class Batches(keras.utils.PyDataset):
         data: The data set; its training part is used.
         recipe: Batch size, augmentation, smoothing.
         seed: Of the order and the augmentation.
-        teacher: Its predictions are mixed into the labels.
-        share: Part of the teacher in the labels.
+        teacher: What makes other labels of them.
     """
 
-    def __init__(
-        self, data: Dataset, recipe: Recipe, seed: int, *, teacher: Teacher | None = None, share: float = 0.5
-    ) -> None:
+    def __init__(self, data: Dataset, recipe: Recipe, seed: int, *, teacher: Teacher | None = None) -> None:
         super().__init__()
-        self._data, self._recipe, self._teacher, self._share = data, recipe, teacher, share
-        self._seed = seed
+        self._data, self._recipe, self._teacher, self._seed = data, recipe, teacher, seed
         smooth = recipe.smoothing / data.classes
         self._targets = (np.eye(data.classes) * (1 - recipe.smoothing) + smooth).astype(np.float32)
         self.begin(0)
@@ -53,9 +49,7 @@ class Batches(keras.utils.PyDataset):
             x = np.where(self._mirrored[chosen][:, None, None, None], x[:, :, ::-1], x)
         x = moved(x, self._recipe.shift, self._rng)
         y = self._targets[self._data.y_train[chosen]]
-        if self._teacher is not None:
-            y = (1 - self._share) * y + self._share * self._teacher(x)
-        return x, y
+        return x, y if self._teacher is None else self._teacher(x, y)
 
     def begin(self, epoch: int) -> None:
         """Begin an epoch: another order, other shifts, the other mirror images."""
