@@ -62,15 +62,32 @@ def test_a_chain_is_the_chain_without_these_layers() -> None:
     np.testing.assert_allclose(outputs_of(shorten(model, budget), x), _all_but(model, gone, x), atol=1e-6)
 
 
-def test_a_residual_block_goes_as_a_whole() -> None:
+def _block(meet) -> keras.Model:
+    """Two convolutions between tensors of one shape, the first of which meets the second."""
     inputs = x = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(32, 3, padding="same", name="stem")(x)
     y = keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="wide")(x)
     y = keras.layers.Conv2D(32, 3, padding="same", name="back")(y)
-    x = keras.layers.Add(name="sum")([x, y])
-    x = keras.layers.Dense(3, name="head")(keras.layers.GlobalAveragePooling2D()(x))
-    model = randomize(keras.Model(inputs, x))
+    y = keras.layers.GlobalAveragePooling2D(name="mean")(meet(x, y))
+    return randomize(keras.Model(inputs, keras.layers.Dense(3, name="head")(y)))
+
+
+def test_a_residual_block_goes_as_a_whole() -> None:
+    model = _block(lambda x, y: keras.layers.Add(name="sum")([x, y]))
     assert _gone(model, Budget(flash="2700B")) == {"wide", "back", "sum"}
+
+
+def test_a_residual_block_goes_where_layers_without_a_way_round_them_stay() -> None:
+    budget = Budget(flash=8000)
+    for residual in (lambda x, y: keras.layers.Add(name="sum")([x, y]), lambda x, y: x + y):
+        assert {"wide", "back"} <= _gone(_block(residual), budget)
+    side = keras.layers.Conv2D(32, 1, name="side")
+    for other in (
+        lambda _, y: y,
+        lambda x, y: keras.layers.Multiply()([x, y]),
+        lambda x, y: keras.layers.Add()([side(x), y]),
+    ):
+        assert not _gone(_block(other), budget)
 
 
 def test_a_branch_stays_whole() -> None:

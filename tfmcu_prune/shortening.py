@@ -20,6 +20,7 @@ from tfmcu_prune.rules import find_rule
 from tfmcu_prune.surgery import rebuilt
 
 _GONE = 1 / 14  # the part of its channels at which a group is worth no more than without its layer
+_GONE_IN_BLOCK = 1 / 3  # the same in a residual block, of which what went round it stays
 _FOLLOWERS = (
     keras.layers.BatchNormalization,
     keras.layers.Activation,
@@ -44,11 +45,12 @@ def shorten(
     model that runs; a bottleneck, a branch, and layers that are called twice or have no rule stay. They go one after
     the other, while that raises
 
-        sum_g log max(n_g / w_g, 1/14)
+        sum_g log(n_g / w_g)
 
-    over the groups g of the model, where w_g is the width of a group, n_g what `allocate` leaves of it within the
-    budget, and 0 stands for n_g where the layer is gone: it counts as if a fourteenth of its channels were left. The
-    data has no say. So a loose budget changes little or nothing, and one that no pruning of channels meets may be met.
+    over the groups g of the model, where w_g is the width of a group and n_g what `allocate` leaves of it within the
+    budget, at least a fourteenth of it. A layer that is gone counts as if a fourteenth of its channels were left, and
+    one in a residual block as if a third were. The data has no say. So a loose budget changes little or nothing, and
+    one that no pruning of channels meets may be met.
 
     A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
     prunes it must bring that back.
@@ -77,10 +79,10 @@ def shorten(
         >>> shorten(model, Budget(flash="20KiB")) is model
         True
 
-    Source: ours. The fourteenth was chosen on `val` of tools/benchmark.py (its methods ours:shorten=1, ours:without=1
-        to 3, which leave out as many parts in this order): a larger part takes a third block of DS-CNN at the extreme
-        budget, which was far worse. It is a cautious choice: ResNet-8 at the tight budget, where all layers stay, was
-        better without one block.
+    Source: ours. Both parts were chosen on `val` of tools/benchmark.py (its methods ours:shorten=1, ours:without=1
+        to 3, which leave out as many parts in this order). With more than a fourteenth a third block of DS-CNN goes at
+        the extreme budget, which was far worse; with less than a third the blocks of ResNet-8 and ResNet-20 stay at the
+        tight ones, which were better without.
     """
     graph = plain_graph(model, budget)
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
@@ -101,7 +103,7 @@ def as_model(channels: Channels) -> keras.Model:
 def _best(candidates: Iterator[tuple[_Value, Channels]]) -> Channels:
     """The last of the candidates that is worth more than the one before it."""
     value, best = next(candidates)
-    while value < (0.0, _worth(0)):  # else less is lost in all than the next part would cost
+    while value < (0.0, np.log(_GONE_IN_BLOCK)):  # else less is lost in all than the next part would cost
         another = next(candidates, None)
         if another is None or another[0] <= value:
             break
@@ -114,29 +116,32 @@ def ever_shorter(channels: Channels, budget: Budget) -> Iterator[tuple[_Value, C
 
     The part that goes is the one without which the value is highest; of equal ones the last.
     """
-    left = [channels]
+    left = [(channels, 0.0)]
     while left:
-        values = [_value(resource_model(one), budget, len(channels.groups)) for one in left]
+        values = [_value(resource_model(one), budget, lost) for one, lost in left]
         value, index = max(zip(values, range(len(left)), strict=True))
-        yield value, left[index]
-        left = [analyze_graph(graph, channels.limits) for graph in _without_one(left[index])]
+        chosen, lost = left[index]
+        yield value, chosen
+        left = []
+        for graph, worth in _without_one(chosen):
+            one = analyze_graph(graph, channels.limits)
+            left.append((one, lost + worth * (len(chosen.groups) - len(one.groups))))
 
 
-def _value(model: ResourceModel, budget: Budget, groups: int) -> _Value:
+def _value(model: ResourceModel, budget: Budget, lost: float) -> _Value:
     """How far the budget cannot be met (0 where it can, else below 0), and what the allocation is worth."""
     if excess := over(floor(model), budget):
         return -sum(excess.values()), 0.0
     sizes = allocate(model, budget)
-    worth = sum(_worth(size / group.width) for size, group in zip(sizes, model.groups, strict=True))
-    return 0.0, round(worth + _worth(0) * (groups - len(model.groups)), 9)  # alike to the last digit where equal
+    worth = sum(np.log(max(size / group.width, _GONE)) for size, group in zip(sizes, model.groups, strict=True))
+    return 0.0, round(float(worth + lost), 9)  # alike to the last digit where equal
 
 
-def _worth(part: float) -> float:
-    return float(np.log(max(part, _GONE)))
+def _without_one(channels: Channels) -> Iterator[tuple[graphs.Graph, float]]:
+    """The graph without each part of it that can go, and what a group that goes with it counts for.
 
-
-def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
-    """The graph without each part of it that can go: that mixes channels, between two stops of one shape."""
+    A part can go that mixes channels, between two stops of one shape.
+    """
     graph, fixed = channels.graph, set(channels.limits.fixed)
     mixing = {id(call) for call, flow in zip(graph.calls, channels.flows, strict=True) if flow.reads}
     times = collections.Counter(id(call.layer) for call in graph.calls)
@@ -147,7 +152,8 @@ def _without_one(channels: Channels) -> Iterator[graphs.Graph]:
     for start, end in itertools.pairwise(_stops(graph)):
         part = _between(graph, start, end) if graph.shapes[start] == graph.shapes[end] else []
         if any(id(call) in mixing for call in part) and all(map(may_go, part)):
-            yield graphs.bridged(graph, part, end, start)
+            residual = any(type(call.layer).__name__ == "Add" and start in call.inputs for call in part)
+            yield graphs.bridged(graph, part, end, start), float(np.log(_GONE_IN_BLOCK if residual else _GONE))
 
 
 def _stops(graph: graphs.Graph) -> list[int]:
