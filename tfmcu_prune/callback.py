@@ -54,7 +54,7 @@ class PruneCallback(keras.callbacks.Callback):
             given trained, with biases or statistics as no initializer makes them, the first; of a new one 10 % of the
             steps from there on, or a fifth of `end` where data does not tell how many there are.
         end: Step at which the mask is frozen. Default: 30 % of the steps of a trained network, 50 % of a new one. Each
-            was more accurate where it is the default, by tools/benchmark.py (scenarios B and A).
+            was the more accurate where it is the default, in most cells of tools/benchmark.py (scenarios B and A).
         strength: Price of all the channels on their way out together, in units of the loss. At the default, 0, they go
             without one, which was more accurate in tools/benchmark.py (its methods ours and ours:strength=...).
         salience: `(channels, gates) -> array`: what each channel is worth. The functions of `tfmcu_prune.salience`;
