@@ -79,10 +79,10 @@ def shorten(
         >>> shorten(model, Budget(flash="20KiB")) is model
         True
 
-    Source: ours. Both parts were chosen on `val` of tools/benchmark.py (its methods ours:shorten=1, ours:without=1
-        to 3, which leave out as many parts in this order). With more than a fourteenth a third block of DS-CNN goes at
-        the extreme budget, which was far worse; with less than a third the blocks of ResNet-8 and ResNet-20 stay at the
-        tight ones, which were better without.
+    Source: ours. Both parts were chosen on `val` of tools/benchmark.py (its methods ours:shorten=1, ours:without=1 to
+        7, which leave out as many parts in this order), in trainings of few epochs. With more than a fourteenth a third
+        block of DS-CNN goes at the extreme budget, which was far worse; with less than a third the blocks of ResNet-8
+        and ResNet-20 stay at the tight ones, which were better without.
     """
     graph = plain_graph(model, budget)
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))

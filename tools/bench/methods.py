@@ -24,7 +24,7 @@ from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm,
 Method = Callable[..., keras.Model]
 
 ALLOCATIONS: dict[str, Callable[..., Any]] = {"concave": allocate, "global": rank_globally, "uniform": scale_uniformly}
-_RAMP = (0.1, 0.5)
+_RAMP = {"begin": 0.1, "end": 0.5}
 """The parts of the training from which to which the baselines with a ramp prune."""
 
 
@@ -124,12 +124,12 @@ def one_shot_l2(job: Job) -> keras.Model:
 
 def cubic_l2(job: Job) -> keras.Model:
     """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
-    return ours(job, begin=_RAMP[0], end=_RAMP[1], salience="norm", allocation="global", calibration=0)
+    return ours(job, **_RAMP, salience="norm", allocation="global", calibration=0)
 
 
 def taylor(job: Job) -> keras.Model:
     """Global ranking by the squared gradients of the gates along a cubic ramp."""
-    return ours(job, begin=_RAMP[0], end=_RAMP[1], allocation="global", salience="taylor", calibration=0)
+    return ours(job, **_RAMP, allocation="global", salience="taylor", calibration=0)
 
 
 def random(job: Job, **options: Any) -> keras.Model:

@@ -65,7 +65,7 @@ def compared(results: Sequence[Result]) -> Cells:
     found = {key: at_best_training(cell) for key, cell in shown.items()}
     methods: dict[Any, set[str]] = {}
     for key, cell in found.items():
-        methods.setdefault(_row(key), set()).update(method for method in cell if not is_free(method))
+        methods.setdefault(_row(key), set()).update(m.partition(":")[0] for m in cell if not is_free(m))
     return {key: cell for key, cell in found.items() if len(methods[_row(key)]) > 1}
 
 
