@@ -22,7 +22,7 @@ from test_callback import budget_of
 
 import tfmcu_prune
 from tfmcu_prune import shrinking
-from tfmcu_prune.callback import measured
+from tfmcu_prune.fitting import measured
 from tfmcu_prune.resources import over
 
 

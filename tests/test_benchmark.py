@@ -19,9 +19,9 @@ import pytest
 import tfmcu_prune
 from tfmcu_prune import Budget
 from tfmcu_prune.budget import Resources
-from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.datasets import Dataset
+from tfmcu_prune.fitting import converted_cost
 from tfmcu_prune.resources import evaluate, floor, over, resource_model
 from tfmcu_prune.results import between
 

@@ -14,9 +14,9 @@ from test_benchmark import budget as budget
 from test_benchmark import data as data
 
 from tfmcu_prune import Budget
-from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.datasets import Dataset
+from tfmcu_prune.fitting import converted_cost
 from tfmcu_prune.resources import over
 
 sys.path.insert(0, str(TOOLS))

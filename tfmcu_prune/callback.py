@@ -15,8 +15,7 @@ from tfmcu_prune.allocation import allocate, choose, ramp, shadow_prices
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.calibration import sample_arrays
 from tfmcu_prune.channels import Channels
-from tfmcu_prune.converter import convert
-from tfmcu_prune.fitting import fitted
+from tfmcu_prune.fitting import fitted, measured
 from tfmcu_prune.gates import SizedGates, gated_in, gates_of
 from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.reconstruction import reconstruct
@@ -24,9 +23,6 @@ from tfmcu_prune.regularizer import prices
 from tfmcu_prune.resources import ResourceModel, evaluate, resource_model
 from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import outgoing_norm
-from tfmcu_prune.surgery import strip
-from tfmcu_prune.tflm.footprint import footprint
-from tfmcu_prune.tflm.schema import read_model
 
 _UPDATES = 24  # mask updates during the ramp
 _NEW, _TRAINED = (0.1, 0.5), (0.0, 0.3)  # begin and end, as parts of the steps, of new networks and of trained ones
@@ -34,7 +30,6 @@ _DIVERGED = (
     "not all the model's weights (or what the salience makes of them) are finite: the training has diverged. Lower the "
     "learning rate, clip the gradients (clipnorm), or go on from an earlier checkpoint."
 )
-_ZERO_POINT = 16  # bytes of a vector with one zero point in a .tflite: length, int64, alignment
 
 
 class PruneCallback(keras.callbacks.Callback):
@@ -299,36 +294,3 @@ class PruneCallback(keras.callbacks.Callback):
                 "Is this part of the network dead or not trained yet?",
                 ", ".join(map(repr, tied)),
             )
-
-
-def measured(gated: keras.Model) -> Resources:
-    """Return what the stripped model costs as a converted file."""
-    return converted_cost(strip(gated))
-
-
-def converted_cost(model: keras.Model) -> Resources:
-    """Return what a model, trained or not, will cost as a converted file once it is trained.
-
-    Weights that are all zero (biases, say) would vanish from the file and come back with training, so they are filled
-    with numbers: `model` is no longer the same afterwards.
-    """
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        if not keras.ops.convert_to_numpy(weight).any():
-            weight.assign(rng.uniform(0.01, 0.02, weight.shape) * rng.choice((-1, 1), weight.shape))
-    shapes = [(2, *tensor.shape[1:]) for tensor in model.inputs]
-    file = convert(model, calibration=[rng.uniform(-1, 1.3, shape).astype("float32") for shape in shapes])
-    fp = footprint(file)
-    return Resources(fp.arena, fp.flash + _chance(file), fp.macs)
-
-
-def _chance(file: bytes) -> int:
-    """Bytes that a file saves because zero points happen to be equal, which other weights would make different.
-
-    That of a tensor after a ReLU is -128 with any weights; that of the logits may happen to be.
-    """
-    graph = read_model(file).main
-    logits = {index for operator in graph.operators if operator.name == "SOFTMAX" for index in operator.inputs}
-    activations = {i: t.zero_point for i, t in enumerate(graph.tensors) if t.quantized and not t.constant}
-    points = [point for index, point in activations.items() if point != -128 or index in logits]
-    return _ZERO_POINT * (len(points) - len(set(points) - {-128}))

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+import keras
+import numpy as np
+
 from tfmcu_prune.budget import Budget, Resources
+from tfmcu_prune.converter import convert
 from tfmcu_prune.errors import BudgetError
 from tfmcu_prune.resources import over
 from tfmcu_prune.rules import Array
+from tfmcu_prune.surgery import strip
+from tfmcu_prune.tflm.footprint import footprint
+from tfmcu_prune.tflm.schema import read_model
 
 _TRIES = 8  # masks that are measured
 _FULL = 0.99  # part of a budget behind which no more is tried
+_ZERO_POINT = 16  # bytes of a vector with one zero point in a .tflite: length, int64, alignment
 
 
 def fitted(
@@ -96,3 +104,36 @@ def _is_below(one: Budget, other: Budget) -> bool:
 def _filled(resources: Resources, budget: Budget) -> float:
     """The part of the budget that is used of the resource of which most is; 1 without limits."""
     return max((getattr(resources, name) / limit for name, limit in budget.limits().items()), default=1.0)
+
+
+def measured(gated: keras.Model) -> Resources:
+    """Return what the stripped model costs as a converted file."""
+    return converted_cost(strip(gated))
+
+
+def converted_cost(model: keras.Model) -> Resources:
+    """Return what a model, trained or not, will cost as a converted file once it is trained.
+
+    Weights that are all zero (biases, say) would vanish from the file and come back with training, so they are filled
+    with numbers: `model` is no longer the same afterwards.
+    """
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if not keras.ops.convert_to_numpy(weight).any():
+            weight.assign(rng.uniform(0.01, 0.02, weight.shape) * rng.choice((-1, 1), weight.shape))
+    shapes = [(2, *tensor.shape[1:]) for tensor in model.inputs]
+    file = convert(model, calibration=[rng.uniform(-1, 1.3, shape).astype("float32") for shape in shapes])
+    fp = footprint(file)
+    return Resources(fp.arena, fp.flash + _chance(file), fp.macs)
+
+
+def _chance(file: bytes) -> int:
+    """Bytes that a file saves because zero points happen to be equal, which other weights would make different.
+
+    That of a tensor after a ReLU is -128 with any weights; that of the logits may happen to be.
+    """
+    graph = read_model(file).main
+    logits = {index for operator in graph.operators if operator.name == "SOFTMAX" for index in operator.inputs}
+    activations = {i: t.zero_point for i, t in enumerate(graph.tensors) if t.quantized and not t.constant}
+    points = [point for index, point in activations.items() if point != -128 or index in logits]
+    return _ZERO_POINT * (len(points) - len(set(points) - {-128}))

@@ -23,8 +23,8 @@ from absl import app, flags
 
 import tfmcu_prune
 from tfmcu_prune import Budget, PruneCallback, datasets, tflm, zoo
-from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.files import replacing
+from tfmcu_prune.fitting import converted_cost
 from tfmcu_prune.resources import over
 from tfmcu_prune.tables import render
 

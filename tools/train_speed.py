@@ -48,7 +48,7 @@ def run_one(network: str, kind: str, seed: int) -> dict[str, Any]:
     from bench.tasks import Recipe, load
 
     import tfmcu_prune
-    from tfmcu_prune.callback import converted_cost
+    from tfmcu_prune.fitting import converted_cost
 
     data = load("cifar10", Path(DATA.value), limit=SAMPLES.value)
     keras.utils.set_random_seed(seed)

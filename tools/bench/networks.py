@@ -12,8 +12,8 @@ import tfmcu_prune
 from tfmcu_prune import Budget, zoo
 from tfmcu_prune.allocation import choose, uniform
 from tfmcu_prune.budget import Resources
-from tfmcu_prune.callback import converted_cost
 from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.fitting import converted_cost
 from tfmcu_prune.resources import RESOURCES, evaluate, floor, over, resource_model
 from tfmcu_prune.shortening import as_model, ever_shorter
 
