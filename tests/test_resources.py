@@ -5,7 +5,7 @@ import nets
 import numpy as np
 import pytest
 
-from tfmcu_prune import Budget
+from tfmcu_prune import Budget, zoo
 from tfmcu_prune.allocation import allocate, choose, ramp
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
@@ -55,6 +55,31 @@ def test_allocation_balances_equal_groups() -> None:
     sizes = dict(zip([g.name for g in forms.groups], allocate(forms, Budget(macs=6000)), strict=True))
     halves = list(sizes.values())[:2]
     assert abs(halves[0] - halves[1]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("net", "makers"),
+    [
+        (zoo.resnet8, [2, 1, 2, 1, 2, 1]),  # the streams, and what each block makes inside
+        (lambda *shape: zoo.resnet20(*shape, blocks=2), [3, 1, 1, 3, 1, 1, 3, 1, 1]),
+        (zoo.ds_cnn, [1] * 5),
+    ],
+    ids=["resnet8", "resnet20", "ds_cnn"],
+)
+def test_every_block_of_a_stream_makes_its_channels(net, makers: list[int]) -> None:
+    groups = channel_groups(net((16, 16, 1), 3)).groups
+    assert [group.makers for group in groups] == makers
+
+
+def test_what_more_layers_make_keeps_more() -> None:
+    forms = resource_model(channel_groups(zoo.resnet20((16, 16, 1), 3)))
+    budget = Budget(flash="20KiB")
+    streams = forms.makers() > 1
+    counted, once = allocate(forms, budget), allocate(forms.by_group(), budget)
+    assert (counted[streams] > once[streams]).all()
+    assert (counted[~streams] <= once[~streams]).all()
+    weighted = allocate(forms.by_group(), budget, scale=forms.makers())  # the same where u is -1 / s
+    assert np.array_equal(counted, weighted)
 
 
 def test_ramp() -> None:

@@ -48,7 +48,10 @@ def allocate(
 ) -> Array:
     """Return group sizes of a large concave utility within the budget, int64, shape (groups,).
 
-        sum_g u(s_g(n_g) / w_g),   s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,   u(s) = (s^a - 1) / a
+        sum_g k_g u(s_g(n_g) / w_g),  s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,  u(s) = (s^a - 1) / a
+
+    k_g is the number of layers that make the group (`Group.makers`), so that a layer counts as much in a residual
+    stream, which several of them make, as on its own.
 
     While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
@@ -137,7 +140,7 @@ def shadow_prices(model: ResourceModel, budget: Budget, sizes: Array) -> dict[st
         sizes: Channels kept a group, int64, shape (groups,).
 
     Returns:
-        The price of each limited resource, in hundredths of the utility of a group.
+        The price of each limited resource, in hundredths of the utility of a group that one layer makes.
 
     Source: the Karush-Kuhn-Tucker conditions of the allocation.
     """
@@ -195,7 +198,7 @@ def _utilities(
         row[: group.size] = sums / sums[-1] * group.size / group.width
     if scale is not None:
         table /= np.reshape(scale, (-1, 1))
-    return np.log(table) if power == 0 else (table**power - 1) / power
+    return model.makers().reshape(-1, 1) * (np.log(table) if power == 0 else (table**power - 1) / power)
 
 
 def _allowed(model: ResourceModel, sizes: Array) -> Array:

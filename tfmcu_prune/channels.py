@@ -41,6 +41,8 @@ class Group:
         width: How many there were before any were cut.
         minimum: How many of them stay at least.
         multiple: What their number is a multiple of where `PruneCallback` chooses it (or all of them stay).
+        makers: How many layers that mix channels have them as output: of a residual stream the last one of each block,
+            and each projection onto it; else 1.
         why: Why they are fixed; "" where they are prunable.
     """
 
@@ -50,6 +52,7 @@ class Group:
     width: int
     minimum: int = 1
     multiple: int = 1
+    makers: int = 1
     why: str = ""
 
     @property
@@ -341,12 +344,22 @@ def _groups(
         for index in np.unique(inverse[there]).tolist() if name else ():
             names[index][name] = None
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    groups = []
+    groups, makers = [], _makers(flows, inverse, len(first))
     for index in np.argsort(first).tolist():
         size = len(members[index])
         smallest, layers = limits.minimum(size), tuple(names[index])
-        groups.append(Group(layers[0], layers, members[index], size, smallest, limits.multiple_of))
+        groups.append(Group(layers[0], layers, members[index], size, smallest, limits.multiple_of, makers[index]))
     return tuple(groups)
+
+
+def _makers(flows: Sequence[Flow], group_of: Array, groups: int) -> list[int]:
+    """How many calls that mix channels have each group's channels as output; 1 where none has."""
+    result = np.zeros(groups, np.int64)
+    for flow in flows:
+        if flow.reads:
+            made = np.unique(np.concatenate([_row(labels) for labels in flow.outputs]))
+            result[np.unique(group_of[made[made < len(group_of)]])] += 1
+    return np.maximum(result, 1).tolist()
 
 
 def _fixed_groups(

@@ -1,9 +1,10 @@
 """Learned sizes of the groups: the differentiable form, in which the task loss has its say in the allocation.
 
-    L = L_task + mu (sum_k lambda_k R_k(n) / B_k - sum_g u(n_g / C_g))
+    L = L_task + mu (sum_r lambda_r R_r(n) / B_r - sum_g k_g u(n_g / C_g))
 
-n_g is how many channels the group g of width C_g keeps, R_k a resource in closed form and B_k its budget at the moment.
-The mask keeps the n_g most salient channels, hard, and its gradient by n_g is that of a soft one:
+n_g is how many channels the group g of width C_g, which k_g layers make, keeps, R_r a resource in closed form and B_r
+its budget at the moment. The mask keeps the n_g most salient channels, hard, and its gradient by n_g is that of a soft
+one:
 
     p_c = sigmoid((log I_c - tau_g) / T),   sum_{c in g} p_c = n_g,   w_c = dp_c / dn_g = p_c (1 - p_c) / sum p (1 - p)
     dL_task / dn_g = sum_{c in g} w_c dL_task / dgate_c
@@ -75,12 +76,12 @@ def soft_mask(worth: Array, size: float) -> tuple[Array, Array]:
 
 
 def resource_slope(model: ResourceModel, sizes: Array, budget: Budget) -> Array:
-    """Return the derivative of sum_k lambda_k R_k / B_k - sum_g u(n_g / C_g) by the sizes, shape (groups,)."""
+    """Return the derivative of sum_r lambda_r R_r / B_r - sum_g k_g u(n_g / C_g) by the sizes, shape (groups,)."""
     prices, limits = shadow_prices(model, budget, sizes), budget.limits()
     slopes = dict(zip(RESOURCES, gradient(model, sizes), strict=True))
     widths = np.array([group.width for group in model.groups])
     resources = sum((prices[name] * slopes[name] / limits[name] for name in limits), np.zeros(len(sizes)))
-    slope: Array = resources - widths / np.square(sizes)
+    slope: Array = resources - model.makers() * widths / np.square(sizes)
     return slope
 
 

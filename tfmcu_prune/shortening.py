@@ -48,9 +48,9 @@ def shorten(
         sum_g log(n_g / w_g)
 
     over the groups g of the model, where w_g is the width of a group and n_g what `allocate` leaves of it within the
-    budget, at least a fourteenth of it. A layer that is gone counts as if a fourteenth of its channels were left, and
-    one in a residual block as if a third were. The data has no say. So a loose budget changes little or nothing, and
-    one that no pruning of channels meets may be met.
+    budget, at least a fourteenth of it; here a group counts once, however many layers make it. A layer that is gone
+    counts as if a fourteenth of its channels were left, and one in a residual block as if a third were. The data has no
+    say. So a loose budget changes little or nothing, and one that no pruning of channels meets may be met.
 
     A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
     prunes it must bring that back.
@@ -119,7 +119,7 @@ def ever_shorter(channels: Channels, budget: Budget) -> Iterator[tuple[_Value, C
     """
     left = [(channels, 0.0)]
     while left:
-        values = [_value(resource_model(one), budget, lost) for one, lost in left]
+        values = [_value(resource_model(one).by_group(), budget, lost) for one, lost in left]
         value, index = max(zip(values, range(len(left)), strict=True))
         chosen, lost = left[index]
         yield value, chosen

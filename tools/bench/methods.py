@@ -16,14 +16,27 @@ from bench.jobs import Job
 from bench.peers import torch_pruning
 from bench.penalty import Penalty, straight_through
 from bench.training import Teacher
-from tfmcu_prune import PruneCallback
+from tfmcu_prune import Budget, PruneCallback
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
 from tfmcu_prune.channels import Channels
+from tfmcu_prune.resources import ResourceModel
+from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm, weight_norm
 
 Method = Callable[..., keras.Model]
 
-ALLOCATIONS: dict[str, Callable[..., Any]] = {"concave": allocate, "global": rank_globally, "uniform": scale_uniformly}
+
+def _by_group(model: ResourceModel, budget: Budget, salience: Array | None = None, **options: Any) -> Array:
+    """`allocate` where each group counts once, however many layers make it."""
+    return allocate(model.by_group(), budget, salience, **options)
+
+
+ALLOCATIONS: dict[str, Callable[..., Any]] = {
+    "concave": allocate,
+    "groups": _by_group,
+    "global": rank_globally,
+    "uniform": scale_uniformly,
+}
 _RAMP = {"begin": 0.1, "end": 0.5}
 """The parts of the training from which to which the baselines with a ramp prune."""
 
@@ -90,7 +103,7 @@ def ours(
         end: Part at which the mask is frozen; by default the callback's own.
         strength: Of the regularizer.
         salience: "norm", "gamma", "outgoing", "both", "taylor", "norm_taylor", "random".
-        allocation: "concave", "global", "uniform".
+        allocation: "concave", "groups" (concave, a residual stream counts once), "global", "uniform".
         power: Of the concave utility.
         mass: Of the concave utility.
         distill: Part of the labels that the given network teaches; scenario B only.
@@ -103,7 +116,7 @@ def ours(
     start = networks.shorter(job.start(), job.budget, int(without)) if without else job.start()
     start = tfmcu_prune.shorten(start, job.budget) if shorten else start
     gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
-    options = {"power": power, "mass": mass} if allocation == "concave" else {}
+    options = {"power": power, "mass": mass} if allocation in ("concave", "groups") else {}
     callback = PruneCallback(
         None if begin is None else job.step(begin),
         None if end is None else job.step(end),
