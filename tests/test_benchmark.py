@@ -357,7 +357,7 @@ def test_summary_and_picture_take_the_training_that_did_best_on_val() -> None:
     assert dict(zip(header.split(" | "), row.split(" | "), strict=True))["thinner, from scratch"] == "12.3 ± 0.0"
     (cell,) = compared([*limits, *better]).values()
     assert {run["method"]: run["int8"] for run in cell["uniform"]} == {"uniform:rate=2": 0.123}
-    assert [results.without_training(m) for m in ("ours", "ours:given=4+rate=2", "ours:end=0.3+rate=4")] == [
+    assert [results.without_training(m) for m in ("ours", "ours:given=4+rate=2", "ours:cut=1+end=0.3")] == [
         "ours",
         "ours",
         "ours:end=0.3",
@@ -432,11 +432,12 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     summary = results.summary([*results.read(path), *limits]).splitlines()
     assert [row.count("|") for row in summary] == [len(results.SUMMARY) + 4] * 5
     assert [row.split(" | ")[2] for row in summary[2:]] == ["1.0 KiB", "loose: 1.0 KiB", "tight: 1.0 KiB"]
+    assert "A, 6, mixed_bfloat16" in results.summary([{**run, "policy": "mixed_bfloat16"} for run in limits])
     assert len(results.points(limits).splitlines()) == 2
-    lone = [{**run, "method": "ours:cut=1"} for run in limits if run["method"] == "ours"]
+    lone = [{**run, "method": "ours:begin=0.2+cut=1"} for run in limits if run["method"] == "ours"]
     others = [{**lone[0], "method": "ours:end=0.3", "val": 1.0}, *(run for run in limits if run["method"] != "ours")]
     _, _, row = results.points([*lone, *others]).splitlines()
-    assert row.strip("| ").split(" | ")[-3:] == ["1.8 KiB, 7.8 KiB, 1,000 k", "`ours:cut=1`", "3"]
+    assert row.strip("| ").split(" | ")[-3:] == ["1.8 KiB, 7.8 KiB, 1,000 k", "`ours:begin=0.2+cut=1`", "3"]
     assert path.with_name("pareto.png").stat().st_size > 10_000
     axes = pareto(results.read(path)).axes
     assert [ax.get_xlabel() for ax in axes] == ["arena, KiB", "flash, KiB", "MACs, thousands"]

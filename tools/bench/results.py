@@ -22,6 +22,8 @@ RECIPE = ("smoothing", "batch_size")
 TRAINING = ("rate", "given", *RECIPE)
 """Options of any method, how it is trained: factor of the learning rate, and of that of the network which scenario B
 gives to it, and RECIPE."""
+FASTER = ("cut",)
+"""Options of `ours` that change the time alone: the same masks, by `tfmcu_prune.fit`."""
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),
@@ -41,7 +43,7 @@ SUMMARY = {
     "L2 ranking": ("one_shot_l2", "cubic_l2"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
-"""Columns of the summary: the best on `val` of these methods, trained in any way of TRAINING."""
+"""Columns of the summary: the best on `val` of these methods, in any way of TRAINING and FASTER."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -93,8 +95,11 @@ def cells(results: Iterable[Result]) -> Cells:
 
 def training(cell: dict[str, Any]) -> str:
     """Return how the runs of a cell were trained, in words."""
-    policy = "" if cell["policy"] == "float32" else f", {cell['policy']}"
-    return f"{cell['epochs']} epochs of {cell['samples']:,} samples{policy}"
+    return f"{cell['epochs']} epochs of {cell['samples']:,} samples{_policy(cell)}"
+
+
+def _policy(cell: dict[str, Any]) -> str:
+    return "" if cell["policy"] == "float32" else f", {cell['policy']}"
 
 
 def mean(runs: Sequence[Result], name: str) -> float:
@@ -147,7 +152,7 @@ def _is_compared(cell: dict[str, list[Result]]) -> bool:
 
 
 def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
-    row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}",
+    row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}{_policy(named)}",
            f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["ours"][0]["budget"])]  # fmt: skip
     return [*row, *(_best(cell, methods) for methods in SUMMARY.values())]
 
@@ -159,7 +164,7 @@ def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
 
 
 def at_best_training(cell: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """Return a cell's runs of each method as trained best on `val`, by the method without the options of TRAINING.
+    """Return a cell's runs of each method as trained best on `val`, by the method `without_training`.
 
     Those with most seeds are compared.
     """
@@ -176,9 +181,10 @@ def is_free(method: str) -> bool:
 
 
 def without_training(method: str) -> str:
-    """Return a method without the options of TRAINING."""
+    """Return a method without the options of TRAINING and FASTER."""
     name, _, options = method.partition(":")
-    others = "+".join(option for option in options.split("+") if option.partition("=")[0] not in TRAINING)
+    dropped = (*TRAINING, *FASTER)
+    others = "+".join(option for option in options.split("+") if option.partition("=")[0] not in dropped)
     return f"{name}:{others}" if others else name
 
 
