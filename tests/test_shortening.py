@@ -90,6 +90,13 @@ def test_a_residual_block_goes_where_layers_without_a_way_round_them_stay() -> N
         assert not _gone(_block(other), budget)
 
 
+def test_a_stream_counts_once_however_many_blocks_make_it() -> None:
+    """Counted by blocks, five of them would go, which were worse without (`shorten`, Source)."""
+    model = zoo.resnet20((32, 32, 3), 10)
+    gone = _gone(model, Budget(arena=25976, flash=45938, macs=5393196))
+    assert {name for name in gone if name.endswith("conv1")} == {"stage3_block2_conv1", "stage3_block3_conv1"}
+
+
 def test_a_branch_stays_whole() -> None:
     model = zoo.resnet8((32, 32, 3), 10)
     gone = _gone(model, Budget(arena=12778, flash=7126, macs=425654))

@@ -43,15 +43,14 @@ def allocate(
     salience: Array | None = None,
     *,
     power: float = -1.0,
-    mass: float = 0.0,
     scale: Array | None = None,
 ) -> Array:
     """Return group sizes of a large concave utility within the budget, int64, shape (groups,).
 
-        sum_g k_g u(s_g(n_g) / w_g),  s_g(n) = sum_{n largest of g} I_c^m / sum_{all of g} I_c^m,  u(s) = (s^a - 1) / a
+        sum_g k_g u(n_g / (w_g C_g)),   u(s) = (s^a - 1) / a
 
-    k_g is the number of layers that make the group (`Group.makers`), so that a layer counts as much in a residual
-    stream, which several of them make, as on its own.
+    over the groups g of width C_g. k_g is the number of layers that make the group (`Group.makers`), so that a layer
+    counts as much in a residual stream, which several of them make, as on its own.
 
     While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
@@ -61,9 +60,8 @@ def allocate(
     Args:
         model: The resources in closed form.
         budget: The budget.
-        salience: I, what each channel is worth, shape (channels,); it matters only where `mass` is not 0.
+        salience: Not used; here since `PruneCallback` gives it to any allocation.
         power: a. 0 is the logarithm, sum_g log n_g; the further below 0 it is, the more the groups shrink alike.
-        mass: m. 0 counts channels; 1 takes their salience, so that a group with much in few channels can shrink.
         scale: w, how many times its width each group counts as, shape (groups,): above 1 it keeps more. Default: 1.
 
     Raises:
@@ -73,7 +71,7 @@ def allocate(
         collapsing; the logarithm (a = 0) makes wide and narrow layers take turns, because the cost of
         a layer is the product of two widths.
     """
-    worth = _utilities(model, salience, power, mass, scale)
+    worth = _utilities(model, power, scale)
     return _refill(model, budget, _shrink(model, budget, worth), worth)
 
 
@@ -151,7 +149,7 @@ def shadow_prices(model: ResourceModel, budget: Budget, sizes: Array) -> dict[st
         return prices
     slopes = {name: slope[free] for name, slope in zip(RESOURCES, gradient(model, sizes), strict=True)}
     binding = [name for name in limits if getattr(costs, name) + model.multiple * slopes[name].max() > limits[name]]
-    worth, every = _utilities(model, None, -1.0, 0.0), np.arange(len(sizes))
+    worth, every = _utilities(model, -1.0), np.arange(len(sizes))
     gain = (worth[every, sizes - 1] - worth[every, np.maximum(sizes - 2, 0)])[free]
     parts = np.array([slopes[name] / limits[name] for name in binding]).reshape(len(binding), len(gain)).T
     for name, price in zip(binding, _nonnegative_fit(parts, gain), strict=True):
@@ -187,18 +185,11 @@ def _within(model: ResourceModel, budget: Budget, sizes: Array) -> bool:
     return not over(evaluate(model, sizes), budget)
 
 
-def _utilities(
-    model: ResourceModel, salience: Array | None, power: float, mass: float, scale: Array | None = None
-) -> Array:
+def _utilities(model: ResourceModel, power: float, scale: Array | None = None) -> Array:
     """Utility of 1, 2, ... channels of each group, shape (groups, largest group)."""
-    table = np.ones((len(model.groups), int(model.full().max(initial=1))))
-    for row, group in zip(table, model.groups, strict=True):
-        value = np.ones(group.size) if salience is None or mass == 0 else salience[group.channels] ** mass
-        sums = np.maximum(np.cumsum(np.sort(value)[::-1]), 1e-12)
-        row[: group.size] = sums / sums[-1] * group.size / group.width
-    if scale is not None:
-        table /= np.reshape(scale, (-1, 1))
-    return model.makers().reshape(-1, 1) * (np.log(table) if power == 0 else (table**power - 1) / power)
+    widths = np.array([group.width for group in model.groups]) * (1 if scale is None else np.asarray(scale))
+    share = np.arange(1, int(model.full().max(initial=1)) + 1) / widths.reshape(-1, 1)
+    return model.makers().reshape(-1, 1) * (np.log(share) if power == 0 else (share**power - 1) / power)
 
 
 def _allowed(model: ResourceModel, sizes: Array) -> Array:

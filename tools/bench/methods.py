@@ -87,7 +87,6 @@ def ours(
     salience: str = "outgoing",
     allocation: str = "concave",
     power: float = -1.0,
-    mass: float = 0.0,
     distill: float = 0.0,
     cut: float = 0.0,
     calibration: float = 256,
@@ -105,7 +104,6 @@ def ours(
         salience: "norm", "gamma", "outgoing", "both", "taylor", "norm_taylor", "random".
         allocation: "concave", "groups" (concave, a residual stream counts once), "global", "uniform".
         power: Of the concave utility.
-        mass: Of the concave utility.
         distill: Part of the labels that the given network teaches; scenario B only.
         cut: 1 for tfmcu_prune.fit, 0 for the fit of Keras.
         calibration: Training samples that the kernels are fitted anew on when channels go; 0 to leave them as they are.
@@ -116,7 +114,7 @@ def ours(
     start = networks.shorter(job.start(), job.budget, int(without)) if without else job.start()
     start = tfmcu_prune.shorten(start, job.budget) if shorten else start
     gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
-    options = {"power": power, "mass": mass} if allocation in ("concave", "groups") else {}
+    options = {"power": power} if allocation in ("concave", "groups") else {}
     callback = PruneCallback(
         None if begin is None else job.step(begin),
         None if end is None else job.step(end),
