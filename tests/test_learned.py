@@ -47,7 +47,7 @@ def test_the_resource_loss_has_the_slope_of_finite_differences(net) -> None:
     budget = Budget(macs=budget_of(net()).macs)
     sizes = np.maximum(forms.full() // 2, 2)
     price = shadow_prices(forms, budget, sizes)["macs"]
-    widths = forms.makers() * forms.full()
+    widths = forms.depths() * forms.full()
 
     def loss(n: np.ndarray) -> float:
         return price * evaluate(forms, n).macs / budget.macs - (1 - widths / n).sum()

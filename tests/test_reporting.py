@@ -110,7 +110,7 @@ def test_a_shadow_price_is_the_slope_of_the_utility(dense, resource):
 
     def utility(factor):
         sizes = allocate(model, Budget(**{resource: int(limit * factor)}))
-        return sum(group.makers * (1 - group.width / size) for group, size in zip(model.groups, sizes, strict=True))
+        return sum(group.depth * (1 - group.width / size) for group, size in zip(model.groups, sizes, strict=True))
 
     budget = Budget(**{resource: limit})
     price = shadow_prices(model, budget, allocate(model, budget))[resource]

@@ -58,27 +58,27 @@ def test_allocation_balances_equal_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("net", "makers"),
+    ("net", "depths"),
     [
-        (zoo.resnet8, [2, 1, 2, 1, 2, 1]),  # the streams, and what each block makes inside
-        (lambda *shape: zoo.resnet20(*shape, blocks=2), [3, 1, 1, 3, 1, 1, 3, 1, 1]),
+        (zoo.resnet8, [2, 1, 1, 1, 1, 1]),  # the first stream has a block behind what begins it
+        (lambda *shape: zoo.resnet20(*shape, blocks=2), [3, 1, 1, 2, 1, 1, 2, 1, 1]),
         (zoo.ds_cnn, [1] * 5),
     ],
     ids=["resnet8", "resnet20", "ds_cnn"],
 )
-def test_every_block_of_a_stream_makes_its_channels(net, makers: list[int]) -> None:
+def test_every_block_adds_to_the_depth_of_its_stream(net, depths: list[int]) -> None:
     groups = channel_groups(net((16, 16, 1), 3)).groups
-    assert [group.makers for group in groups] == makers
+    assert [group.depth for group in groups] == depths
 
 
-def test_what_more_layers_make_keeps_more() -> None:
+def test_what_many_blocks_make_keeps_more() -> None:
     forms = resource_model(channel_groups(zoo.resnet20((16, 16, 1), 3)))
     budget = Budget(flash="20KiB")
-    streams = forms.makers() > 1
+    streams = forms.depths() > 1
     counted, once = allocate(forms, budget), allocate(forms.by_group(), budget)
     assert (counted[streams] > once[streams]).all()
     assert (counted[~streams] <= once[~streams]).all()
-    weighted = allocate(forms.by_group(), budget, scale=forms.makers())  # the same where u is -1 / s
+    weighted = allocate(forms.by_group(), budget, scale=forms.depths())  # the same where u is -1 / s
     assert np.array_equal(counted, weighted)
 
 

@@ -49,8 +49,8 @@ def allocate(
 
         sum_g k_g u(n_g / (w_g C_g)),   u(s) = (s^a - 1) / a
 
-    over the groups g of width C_g. k_g is the number of layers that make the group (`Group.makers`), so that a layer
-    counts as much in a residual stream, which several of them make, as on its own.
+    over the groups g of width C_g. k_g is how many layers, one behind the other, make the group (`Group.depth`), so
+    that a block counts as much in a residual stream, which many of them make, as it would on its own.
 
     While a budget is violated, channels are taken from the group with the least loss of utility for the relief of the
     violated budgets; afterwards what is left of the budget is given back, the best utility per cost first. The result
@@ -189,7 +189,7 @@ def _utilities(model: ResourceModel, power: float, scale: Array | None = None) -
     """Utility of 1, 2, ... channels of each group, shape (groups, largest group)."""
     widths = np.array([group.width for group in model.groups]) * (1 if scale is None else np.asarray(scale))
     share = np.arange(1, int(model.full().max(initial=1)) + 1) / widths.reshape(-1, 1)
-    return model.makers().reshape(-1, 1) * (np.log(share) if power == 0 else (share**power - 1) / power)
+    return model.depths().reshape(-1, 1) * (np.log(share) if power == 0 else (share**power - 1) / power)
 
 
 def _allowed(model: ResourceModel, sizes: Array) -> Array:

@@ -41,8 +41,8 @@ class Group:
         width: How many there were before any were cut.
         minimum: How many of them stay at least.
         multiple: What their number is a multiple of where `PruneCallback` chooses it (or all of them stay).
-        makers: How many layers that mix channels have them as output: of a residual stream the last one of each block,
-            and each projection onto it; else 1.
+        depth: How many layers that make them lie one behind the other: of a residual stream what begins it and each
+            block behind that; else 1.
         why: Why they are fixed; "" where they are prunable.
     """
 
@@ -52,7 +52,7 @@ class Group:
     width: int
     minimum: int = 1
     multiple: int = 1
-    makers: int = 1
+    depth: int = 1
     why: str = ""
 
     @property
@@ -344,22 +344,25 @@ def _groups(
         for index in np.unique(inverse[there]).tolist() if name else ():
             names[index][name] = None
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    groups, makers = [], _makers(flows, inverse, len(first))
+    groups, depths = [], _depths(graph, flows, inverse, len(first))
     for index in np.argsort(first).tolist():
         size = len(members[index])
         smallest, layers = limits.minimum(size), tuple(names[index])
-        groups.append(Group(layers[0], layers, members[index], size, smallest, limits.multiple_of, makers[index]))
+        groups.append(Group(layers[0], layers, members[index], size, smallest, limits.multiple_of, depths[index]))
     return tuple(groups)
 
 
-def _makers(flows: Sequence[Flow], group_of: Array, groups: int) -> list[int]:
-    """How many calls that mix channels have each group's channels as output; 1 where none has."""
-    result = np.zeros(groups, np.int64)
-    for flow in flows:
+def _depths(graph: graphs.Graph, flows: Sequence[Flow], group_of: Array, groups: int) -> list[int]:
+    """How many calls that mix channels and have each group's as output lie on one way through the graph; at least 1."""
+    result, made = np.ones(groups, np.int64), {key: np.zeros(groups, np.int64) for key in graph.input_layers}
+    for call, flow in zip(graph.calls, flows, strict=True):
+        here = np.max([np.zeros(groups, np.int64), *(made[key] for key in call.inputs)], axis=0)
         if flow.reads:
-            made = np.unique(np.concatenate([_row(labels) for labels in flow.outputs]))
-            result[np.unique(group_of[made[made < len(group_of)]])] += 1
-    return np.maximum(result, 1).tolist()
+            channels = np.unique(np.concatenate([_row(labels) for labels in flow.outputs]))
+            here[np.unique(group_of[channels[channels < len(group_of)]])] += 1
+        made.update(dict.fromkeys(call.outputs, here))
+        result = np.maximum(result, here)
+    return result.tolist()
 
 
 def _fixed_groups(

@@ -2,7 +2,7 @@
 
     L = L_task + mu (sum_r lambda_r R_r(n) / B_r - sum_g k_g u(n_g / C_g))
 
-n_g is how many channels the group g of width C_g, which k_g layers make, keeps, R_r a resource in closed form and B_r
+n_g is how many channels the group g of width C_g and depth k_g keeps, R_r a resource in closed form and B_r
 its budget at the moment. The mask keeps the n_g most salient channels, hard, and its gradient by n_g is that of a soft
 one:
 
@@ -81,7 +81,7 @@ def resource_slope(model: ResourceModel, sizes: Array, budget: Budget) -> Array:
     slopes = dict(zip(RESOURCES, gradient(model, sizes), strict=True))
     widths = np.array([group.width for group in model.groups])
     resources = sum((prices[name] * slopes[name] / limits[name] for name in limits), np.zeros(len(sizes)))
-    slope: Array = resources - model.makers() * widths / np.square(sizes)
+    slope: Array = resources - model.depths() * widths / np.square(sizes)
     return slope
 
 

@@ -135,13 +135,13 @@ class ResourceModel:
         """Return the smallest sizes, int64, shape (groups,)."""
         return self.bounds[0].copy()
 
-    def makers(self) -> Array:
-        """Return how many layers make each group, int64, shape (groups,)."""
-        return np.array([group.makers for group in self.groups], np.int64)
+    def depths(self) -> Array:
+        """Return how many layers, one behind the other, make each group, int64, shape (groups,)."""
+        return np.array([group.depth for group in self.groups], np.int64)
 
     def by_group(self) -> ResourceModel:
         """Return the model where each group counts once, however many layers make it."""
-        groups = (dataclasses.replace(group, makers=1) for group in self.groups)
+        groups = (dataclasses.replace(group, depth=1) for group in self.groups)
         return dataclasses.replace(self, groups=tuple(groups))
 
     def within(self, kept: Array) -> ResourceModel:

@@ -80,11 +80,11 @@ def shorten(
         True
 
     Source: ours. Both parts were chosen on `val` of tools/benchmark.py (its methods ours:shorten=1, ours:without=1 to
-        7, which leave out as many parts in this order), in trainings of few epochs. With less than a thirteenth no block
-        of DS-CNN goes at the tight budget, which was better without one; with an eleventh a third one goes
-        at the extreme budget, which was far worse. With less than a third the blocks of ResNet-8 and ResNet-20 stay at
-        the tight ones, which were better without. MobileNetV2 at the tight one was better without the seven of its ten
-        blocks that go than without four.
+        7, which leave out as many parts in this order), in trainings of few epochs. With less than a thirteenth no
+        block of DS-CNN goes at the tight budget, at which a new network was better without one; with an eleventh a
+        third one goes at the extreme budget, which was far worse. With less than a third the blocks of ResNet-8 and
+        ResNet-20 stay at the tight ones, which were better without. MobileNetV2 at the tight one was better without the
+        seven of its ten blocks that go than without four.
     """
     graph = plain_graph(model, budget)
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
