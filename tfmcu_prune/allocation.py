@@ -69,7 +69,8 @@ def allocate(
 
     Source: the alpha-fair utilities of Mo & Walrand 2000 with alpha = 1 - a. The concave utility keeps layers from
         collapsing; the logarithm (a = 0) makes wide and narrow layers take turns, because the cost of
-        a layer is the product of two widths.
+        a layer is the product of two widths. k_g is ours: with 1 for all groups ResNet-8 and ResNet-20 were worse on
+        `val` of tools/benchmark.py (its method ours:allocation=groups).
     """
     worth = _utilities(model, power, scale)
     return _refill(model, budget, _shrink(model, budget, worth), worth)

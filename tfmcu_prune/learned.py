@@ -2,9 +2,8 @@
 
     L = L_task + mu (sum_r lambda_r R_r(n) / B_r - sum_g k_g u(n_g / C_g))
 
-n_g is how many channels the group g of width C_g and depth k_g keeps, R_r a resource in closed form and B_r
-its budget at the moment. The mask keeps the n_g most salient channels, hard, and its gradient by n_g is that of a soft
-one:
+n_g is how many channels the group g of width C_g and depth k_g keeps, R_r a resource in closed form and B_r its
+budget at the moment. The mask keeps the n_g most salient channels, hard, and its gradient by n_g is that of a soft one:
 
     p_c = sigmoid((log I_c - tau_g) / T),   sum_{c in g} p_c = n_g,   w_c = dp_c / dn_g = p_c (1 - p_c) / sum p (1 - p)
     dL_task / dn_g = sum_{c in g} w_c dL_task / dgate_c
