@@ -20,7 +20,7 @@ from tfmcu_prune.rules import find_rule
 from tfmcu_prune.surgery import rebuilt
 
 _GONE = 1 / 12  # the part of its channels at which a group is worth no more than without its layer
-_GONE_IN_BLOCK = 1 / 3  # the same in a residual block, of which what went round it stays
+_GONE_IN_BLOCK = 2 / 5  # the same in a residual block, of which what went round it stays
 _FOLLOWERS = (
     keras.layers.BatchNormalization,
     keras.layers.Activation,
@@ -103,13 +103,15 @@ def as_model(channels: Channels) -> keras.Model:
 
 
 def _best(candidates: Iterator[tuple[_Value, Channels]]) -> Channels:
-    """The last of the candidates that is worth more than the one before it."""
+    """The candidate that is worth most, of equal ones the first."""
     value, best = next(candidates)
-    while value < (0.0, np.log(_GONE_IN_BLOCK)):  # else less is lost in all than the next part would cost
-        another = next(candidates, None)
-        if another is None or another[0] <= value:
+    for gone in itertools.count(1):
+        hope = value < (0.0, gone * np.log(_GONE_IN_BLOCK))  # else the next lacks more than this one does
+        another = next(candidates, None) if hope else None
+        if another is None:
             break
-        value, best = another
+        if another[0] > value:
+            value, best = another
     return best
 
 
