@@ -19,7 +19,7 @@ from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
 from tfmcu_prune.rules import find_rule
 from tfmcu_prune.surgery import rebuilt
 
-_GONE = 1 / 12  # the part of its channels at which a group is worth no more than without its layer
+_GONE = 1 / 13  # the part of its channels at which a group is worth no more than without its layer
 _GONE_IN_BLOCK = 2 / 5  # the same in a residual block, of which what went round it stays
 _FOLLOWERS = (
     keras.layers.BatchNormalization,
@@ -48,8 +48,8 @@ def shorten(
         sum_g log(n_g / w_g)
 
     over the groups g of the model, where w_g is the width of a group and n_g what `allocate` leaves of it within the
-    budget, at least a twelfth of it; here a group counts once, however many layers make it. A layer that is gone
-    counts as if a twelfth of its channels were left, and one in a residual block as if 40 % were. The data has no
+    budget, at least a thirteenth of it; here a group counts once, however many layers make it. A layer that is gone
+    counts as if a thirteenth of its channels were left, and one in a residual block as if 40 % were. The data has no
     say. So a loose budget changes little or nothing, and one that no pruning of channels meets may be met.
 
     A model with trained weights keeps those of the layers that stay, but no longer predicts the same; the training that
