@@ -11,8 +11,10 @@ import numpy as np
 from absl import logging
 
 from tfmcu_prune import graph as graphs
+from tfmcu_prune.allocation import allocate
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
+from tfmcu_prune.dropout import reduced_rates
 from tfmcu_prune.gates import ChannelGates, Gated, SizedGates, gates_of, runs_of
 from tfmcu_prune.resources import require_feasible, resource_model
 from tfmcu_prune.rules import Array
@@ -42,7 +44,9 @@ def prunable(
             was no more accurate in tools/benchmark.py (ours:learn=1+strength=...).
 
     Returns:
-        An ordinary functional model, not compiled, that predicts what `model` predicts.
+        An ordinary functional model, not compiled, that predicts what `model` predicts. Its dropout layers have a rate
+        for the channels that will be left (`tfmcu_prune.dropout`), and so has what `strip` makes of it; for another
+        one, set it before the model is compiled: `gated.get_layer("dropout").rate = 0.4`.
 
     Raises:
         UnsupportedLayer: A layer whose channels this package has no rule for.
@@ -61,13 +65,18 @@ def prunable(
     budget = Budget() if budget is None else budget
     graph = plain_graph(model, budget)
     channels = analyze_graph(graph, limits_for(graph, fixed, multiple_of, min_channels))
-    require_feasible(resource_model(channels), budget)
+    resources = resource_model(channels)
+    require_feasible(resources, budget)
     if not channels.count:
         raise ValueError(
             f"The model {model.name!r} has no channel that can go, since all are fixed (print(channel_groups(model)) "
             "says why), and it is within its budget: train it as it is."
         )
-    return gate(channels, budget, learn_sizes=learn_sizes, trained=_is_trained(graph))
+    gated = gate(channels, budget, learn_sizes=learn_sizes, trained=_is_trained(graph))
+    for name, rate in reduced_rates(channels, allocate(resources, budget)).items():
+        gated.get_layer(name).rate = rate
+        logging.info("tfmcu_prune: %s drops at a rate of %s, for the channels that will be left", name, rate)
+    return gated
 
 
 def plain_graph(model: keras.Model, budget: Budget) -> graphs.Graph:

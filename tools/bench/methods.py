@@ -18,7 +18,8 @@ from bench.penalty import Penalty, straight_through
 from bench.training import Teacher
 from tfmcu_prune import Budget, PruneCallback
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
-from tfmcu_prune.channels import Channels
+from tfmcu_prune.channels import Channels, channel_groups
+from tfmcu_prune.dropout import reduced_rates
 from tfmcu_prune.resources import ResourceModel
 from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm, weight_norm
@@ -37,6 +38,7 @@ ALLOCATIONS: dict[str, Callable[..., Any]] = {
     "global": rank_globally,
     "uniform": scale_uniformly,
 }
+_BY_NORM: dict[str, Any] = {"salience": "norm", "allocation": "global", "calibration": 0}
 _RAMP = {"begin": 0.1, "end": 0.5}
 """The parts of the training from which to which the baselines with a ramp prune."""
 
@@ -51,16 +53,19 @@ def dense_extra(job: Job) -> keras.Model:
     return job.train(job.start())
 
 
-def uniform(job: Job, *, total: float = 1, without: float = 0) -> keras.Model:
+def uniform(job: Job, *, total: float = 1, without: float = 0, dropout: float = 0) -> keras.Model:
     """The uniformly thinner network of the largest width that fits, from scratch.
 
     Args:
         job: The training.
         total: 1 for the same total epochs; 0 for those of the compression alone, which differ in scenario B.
         without: How many parts of the network are left out before, those that `shorten` would take first.
+        dropout: 1 for the rates that `prunable` would give it, 0 for those of the network.
     """
     network = networks.shorter(job.network(), job.budget, int(without)) if without else job.network()
     thin = networks.widest(network, job.budget)
+    if dropout:
+        networks.set_rates(thin, reduced_rates(channel_groups(network), networks.group_sizes(thin)))
     return job.train(thin, epochs=job.before + job.epochs if total else job.epochs)
 
 
@@ -93,6 +98,7 @@ def ours(
     learn: float = 0.0,
     shorten: float = 0.0,
     without: float = 0.0,
+    dropout: float = 1.0,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -110,10 +116,13 @@ def ours(
         learn: 1 for sizes that are trained.
         shorten: 1 to leave out the layers that the budget is better without.
         without: How many parts of the network are left out before, those that `shorten` would take first.
+        dropout: 0 to leave the rates of dropout as they are.
     """
     start = networks.shorter(job.start(), job.budget, int(without)) if without else job.start()
     start = tfmcu_prune.shorten(start, job.budget) if shorten else start
     gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
+    if not dropout:
+        networks.set_rates(gated, networks.rates(start))
     options = {"power": power} if allocation in ("concave", "groups") else {}
     callback = PruneCallback(
         None if begin is None else job.step(begin),
@@ -127,20 +136,20 @@ def ours(
     return tfmcu_prune.strip(job.train(gated, [callback], teacher=teacher, cut=bool(cut)))
 
 
-def one_shot_l2(job: Job) -> keras.Model:
+def one_shot_l2(job: Job, *, dropout: float = 0) -> keras.Model:
     """Global ranking by the kernels' norms, all at once, then fine-tuning: halfway, or at the start in scenario B."""
     part = 0.0 if job.trained is not None else 0.5
-    return ours(job, begin=part, end=part, salience="norm", allocation="global", calibration=0)
+    return ours(job, begin=part, end=part, **_BY_NORM, dropout=dropout)
 
 
-def cubic_l2(job: Job) -> keras.Model:
+def cubic_l2(job: Job, *, dropout: float = 0) -> keras.Model:
     """Global ranking by the kernels' norms along a cubic ramp (the callback of uNAS)."""
-    return ours(job, **_RAMP, salience="norm", allocation="global", calibration=0)
+    return ours(job, **_RAMP, **_BY_NORM, dropout=dropout)
 
 
 def taylor(job: Job) -> keras.Model:
     """Global ranking by the squared gradients of the gates along a cubic ramp."""
-    return ours(job, **_RAMP, allocation="global", salience="taylor", calibration=0)
+    return ours(job, **_RAMP, allocation="global", salience="taylor", calibration=0, dropout=0)
 
 
 def random(job: Job, **options: Any) -> keras.Model:
@@ -163,6 +172,7 @@ def morphnet(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Mode
 def _penalized(job: Job, gated: keras.Model, penalty: Penalty, end: float) -> keras.Model:
     step = job.step(end)
     freeze = PruneCallback(step, step, salience=_gate_size, allocation=rank_globally)
+    networks.set_rates(gated, networks.rates(job.start()))
     anew = replace(job, backup=None)  # the multipliers are not among the weights
     return tfmcu_prune.strip(anew.train(gated, [freeze, penalty]))
 

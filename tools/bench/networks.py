@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -61,6 +61,22 @@ def shorter(model: keras.Model, budget: Budget, parts: int) -> keras.Model:
     ways = ever_shorter(channel_groups(model), budget)
     _, chosen = next(itertools.islice(ways, parts, None))
     return as_model(chosen)
+
+
+def rates(model: keras.Model) -> dict[str, float]:
+    """Return the rate of each dropout layer of a model by the layer's name."""
+    return {layer.name: layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
+
+
+def set_rates(model: keras.Model, changed: Mapping[str, float]) -> None:
+    """Give dropout layers of a model, not compiled, other rates."""
+    for name, rate in changed.items():
+        model.get_layer(name).rate = rate
+
+
+def group_sizes(model: keras.Model) -> np.ndarray:
+    """Return how many channels each group of a model has."""
+    return np.array([group.size for group in channel_groups(model).groups])
 
 
 def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:

@@ -35,12 +35,15 @@ SUMMARY = {
         "ours:begin=0+end=0.2+calibration=0",
         "ours:begin=0.1+end=0.5+calibration=0",
     ),
+    "full dropout": ("ours:dropout=0",),
     "learned sizes": ("ours:learn=1+strength=0.1",),
     "random channels": ("random",),
-    "thinner, from scratch": ("uniform",),
-    "thinner, fewer layers": ("uniform:without=1", "uniform:without=2", "uniform:without=5"),
+    "thinner, from scratch": ("uniform", "uniform:dropout=1"),
+    "thinner, fewer layers": tuple(
+        f"uniform:without={n}{dropout}" for n in (1, 2, 5) for dropout in ("", "+dropout=1")
+    ),
     "thinner, as few epochs": ("uniform:total=0",),
-    "L2 ranking": ("one_shot_l2", "cubic_l2"),
+    "L2 ranking": ("one_shot_l2", "cubic_l2", "one_shot_l2:dropout=1", "cubic_l2:dropout=1"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
 """Columns of the summary: the best on `val` of these methods, in any way of TRAINING and FASTER."""
