@@ -20,6 +20,8 @@ def reduced_rates(channels: Channels, sizes: Array) -> dict[str, float]:
 
     with the rate q of the n channels that are left of the N that the layer drops at the rate p.
 
+    Rates that recurrent and attention layers hold themselves are left alone.
+
     Args:
         channels: The channels of a model.
         sizes: Channels kept a group, int64, shape (groups,).

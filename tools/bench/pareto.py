@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which any colour vision tells apart: https://jfly.uni-koeln.de/color/
 COLOURS = ("#d55e00", "#000000", "#0072b2", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#999999")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*", "h")
-VARIANTS = ("ours:shorten=1",)
+VARIANTS = ("ours:shorten=1", "uniform:dropout=1", "cubic_l2:dropout=1")
 """Of all methods with options those that the picture shows."""
 RESOURCES = (("arena", "arena, KiB", 1024), ("flash", "flash, KiB", 1024), ("macs", "MACs, thousands", 1000))
 

@@ -24,24 +24,27 @@ TRAINING = ("rate", "given", *RECIPE)
 gives to it, and RECIPE."""
 FASTER = ("cut",)
 """Options of `ours` for its speed: by `tfmcu_prune.fit`, in which what is out at the end of an epoch stays out."""
+
+
+def _of_any_dropout(*methods: str, other: int = 0) -> tuple[str, ...]:
+    """Some methods with options, each with its own rates of dropout and with the others."""
+    return (*methods, *(f"{method}+dropout={other}" for method in methods))
+
+
 SUMMARY = {
     "dense": ("dense",),
     "ours": ("ours",),
     "ours, taught": ("ours:distill=0.5",),
     "ours, fewer layers": ("ours:shorten=1", "ours:shorten=1+distill=0.5"),
-    "the other schedule": ("ours:begin=0+end=0.3", "ours:begin=0.1+end=0.5"),
-    "no samples": (
-        "ours:calibration=0",
-        "ours:begin=0+end=0.2+calibration=0",
-        "ours:begin=0.1+end=0.5+calibration=0",
-    ),
     "full dropout": ("ours:dropout=0",),
-    "learned sizes": ("ours:learn=1+strength=0.1",),
-    "random channels": ("random",),
-    "thinner, from scratch": ("uniform", "uniform:dropout=1"),
-    "thinner, fewer layers": tuple(
-        f"uniform:without={n}{dropout}" for n in (1, 2, 5) for dropout in ("", "+dropout=1")
+    "the other schedule": _of_any_dropout("ours:begin=0+end=0.3", "ours:begin=0.1+end=0.5"),
+    "no samples": _of_any_dropout(
+        "ours:calibration=0", "ours:begin=0+end=0.2+calibration=0", "ours:begin=0.1+end=0.5+calibration=0"
     ),
+    "learned sizes": _of_any_dropout("ours:learn=1+strength=0.1"),
+    "random channels": ("random", "random:dropout=0"),
+    "thinner, from scratch": ("uniform", "uniform:dropout=1"),
+    "thinner, fewer layers": _of_any_dropout(*(f"uniform:without={n}" for n in (1, 2, 5)), other=1),
     "thinner, as few epochs": ("uniform:total=0",),
     "L2 ranking": ("one_shot_l2", "cubic_l2", "one_shot_l2:dropout=1", "cubic_l2:dropout=1"),
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
