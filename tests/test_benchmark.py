@@ -124,6 +124,23 @@ def test_fewer_layers_are_those_that_shorten_leaves_out(data: Dataset, monkeypat
     assert [sum(layer.name.endswith("_dw") for layer in model.layers) for model in made] == [4, 2, 2, 3, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "is_less"),
+    [("ours", True), ("ours:dropout=0", False), ("uniform", False), ("uniform:dropout=1", True), ("random", True),
+     ("cubic_l2", False), ("cubic_l2:dropout=1", True), ("taylor", False), ("morphnet", False),
+     ("straight_through", False)],
+)  # fmt: skip
+def test_dropout_is_as_given_or_that_of_the_channels_left(
+    name: str, is_less: bool, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods.Job, "train", lambda _self, model, *_args, **_options: model)
+    wide = functools.partial(networks.NETWORKS["ds_cnn"], (49, 10, 1), 3)
+    method, options = methods.parse(name)
+    made = method(dataclasses.replace(job(data, Budget(flash="10KiB")), network=wide), **options)
+    first, last = networks.rates(made).values()
+    assert (0 < first < 0.15 and 0 < last < 0.35) if is_less else (first, last) == (0.2, 0.4)
+
+
 @pytest.mark.parametrize("name", ["ours", "taylor", "straight_through"])
 def test_the_same_seed_gives_the_same_network(name: str, data: Dataset, budget: Budget) -> None:
     first, second = (methods.METHODS[name](job(data, budget)).get_weights() for _ in range(2))

@@ -40,6 +40,10 @@ def test_the_measured_noise_stays_the_same() -> None:
     assert noise(0.5, 16) > 1.5 * noise(0.5, 64)
 
 
+def test_the_figure_of_the_readme() -> None:
+    assert round(_rates(_chain(layers.Dropout(0.4, name="drop"), 64), 16)["drop"], 2) == 0.14
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_nothing_and_all_dropped_stay(rate) -> None:
     assert _rates(_chain(layers.Dropout(rate)), 3) == {}

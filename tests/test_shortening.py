@@ -39,6 +39,24 @@ def _all_but(model: keras.Model, gone: set[str], x: np.ndarray) -> np.ndarray:
     return np.ravel(keras.ops.convert_to_numpy(x))
 
 
+@pytest.mark.parametrize("gone", [1 / 14, 1 / 16])
+@pytest.mark.parametrize(
+    ("model", "budget", "parts"),
+    [
+        (zoo.ds_cnn((49, 10, 1), 11), Budget(arena=9846, flash=8063, macs=354081), 0),
+        (zoo.ds_cnn((49, 10, 1), 11), Budget(arena=6511, flash=5168, macs=89412), 2),
+        (zoo.vgg_small((14, 14, 1), 10), Budget(arena=5627, flash=8142, macs=175998), 0),
+        (zoo.vgg_small((14, 14, 1), 10), Budget(arena=4507, flash=4340, macs=44077), 1),
+    ],
+    ids=["words-tight", "words-extreme", "fashion-tight", "fashion-extreme"],
+)
+def test_the_budgets_of_the_benchmark_do_not_hang_on_the_exact_part(model, budget, parts, gone, monkeypatch) -> None:
+    left = _gone(model, budget)
+    assert sum(name.endswith(("_pw", "conv4")) for name in left) == parts
+    monkeypatch.setattr("tfmcu_prune.shortening._GONE", gone)
+    assert _gone(model, budget) == left
+
+
 @pytest.mark.parametrize("net", [*nets.ALL, *more_nets.MORE], ids=lambda net: net.__name__)
 def test_every_shorter_network_runs_with_the_weights_that_it_had(net) -> None:
     model = randomize(net())

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfmcu_prune.channels import Channels
-from tfmcu_prune.rules import Array, first_row, is_uniform
+from tfmcu_prune.rules import Array
 
 _KINDS = (keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout)  # Spatial ones are Dropout too
 
@@ -49,8 +49,7 @@ def reduced_rates(channels: Channels, sizes: Array) -> dict[str, float]:
     for call in channels.graph.calls:
         layer = call.layer
         if isinstance(layer, _KINDS) and 0 < layer.rate < 1:
-            labels = channels.labels[call.inputs[0]]
-            left = part[first_row(labels) if is_uniform(labels) else labels].mean()
+            left = part[channels.labels[call.inputs[0]]].mean()
             odds = left * layer.rate / (1 - layer.rate)
             if left < 1:
                 rates.setdefault(call.name, round(float(odds / (1 + odds)), 4))

@@ -20,7 +20,7 @@ from tfmcu_prune import Budget, PruneCallback
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
 from tfmcu_prune.channels import Channels, channel_groups
 from tfmcu_prune.dropout import reduced_rates
-from tfmcu_prune.resources import ResourceModel
+from tfmcu_prune.resources import ResourceModel, resource_model
 from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm, weight_norm
 
@@ -65,7 +65,8 @@ def uniform(job: Job, *, total: float = 1, without: float = 0, dropout: float = 
     network = networks.shorter(job.network(), job.budget, int(without)) if without else job.network()
     thin = networks.widest(network, job.budget)
     if dropout:
-        networks.set_rates(thin, reduced_rates(channel_groups(network), networks.group_sizes(thin)))
+        sizes = resource_model(channel_groups(thin)).full()
+        networks.set_rates(thin, reduced_rates(channel_groups(network), sizes))
     return job.train(thin, epochs=job.before + job.epochs if total else job.epochs)
 
 
@@ -120,9 +121,7 @@ def ours(
     """
     start = networks.shorter(job.start(), job.budget, int(without)) if without else job.start()
     start = tfmcu_prune.shorten(start, job.budget) if shorten else start
-    gated = tfmcu_prune.prunable(start, job.budget, learn_sizes=bool(learn))
-    if not dropout:
-        networks.set_rates(gated, networks.rates(start))
+    gated = _gated(start, job.budget, dropout, learn_sizes=bool(learn))
     options = {"power": power} if allocation in ("concave", "groups") else {}
     callback = PruneCallback(
         None if begin is None else job.step(begin),
@@ -159,20 +158,27 @@ def random(job: Job, **options: Any) -> keras.Model:
 
 def st_gates(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Model:
     """Straight-through per-channel gates under a penalty with dual ascent (PIT-like), then projected."""
-    gated = straight_through(tfmcu_prune.prunable(job.start(), job.budget))
+    gated = straight_through(_gated(job.start(), job.budget))
     return _penalized(job, gated, Penalty(end, strength=strength), end)
 
 
 def morphnet(job: Job, *, end: float = 0.5, strength: float = 1.0) -> keras.Model:
     """L1 on scales weighted by marginal cost, then a global ranking by the scales (MorphNet-like)."""
-    gated = tfmcu_prune.prunable(job.start(), job.budget)
+    gated = _gated(job.start(), job.budget)
     return _penalized(job, gated, Penalty(end, strength=strength, fixed=True), end)
+
+
+def _gated(start: keras.Model, budget: Budget, dropout: float = 0, **options: Any) -> keras.Model:
+    """`prunable`, where `dropout` is 0 with the rates of dropout of the network itself."""
+    gated = tfmcu_prune.prunable(start, budget, **options)
+    if not dropout:
+        networks.set_rates(gated, networks.rates(start))
+    return gated
 
 
 def _penalized(job: Job, gated: keras.Model, penalty: Penalty, end: float) -> keras.Model:
     step = job.step(end)
     freeze = PruneCallback(step, step, salience=_gate_size, allocation=rank_globally)
-    networks.set_rates(gated, networks.rates(job.start()))
     anew = replace(job, backup=None)  # the multipliers are not among the weights
     return tfmcu_prune.strip(anew.train(gated, [freeze, penalty]))
 

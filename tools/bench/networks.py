@@ -74,11 +74,6 @@ def set_rates(model: keras.Model, changed: Mapping[str, float]) -> None:
         model.get_layer(name).rate = rate
 
 
-def group_sizes(model: keras.Model) -> np.ndarray:
-    """Return how many channels each group of a model has."""
-    return np.array([group.size for group in channel_groups(model).groups])
-
-
 def sizes_of(dense: keras.Model, mask: np.ndarray) -> list[int]:
     """Return the group sizes that a mask leaves of a network."""
     return [int(mask[group.channels].sum()) for group in channel_groups(dense).groups]
