@@ -17,8 +17,8 @@ CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
 """Methods without a budget."""
-RECIPE = ("smoothing", "batch_size")
-"""Options of any method that are numbers of its recipe."""
+RECIPE = ("smoothing", "batch_size", "optimizer")
+"""Options of any method that are parts of its recipe."""
 TRAINING = ("rate", "given", *RECIPE)
 """Options of any method, how it is trained: factor of the learning rate, and of that of the network which scenario B
 gives to it, and RECIPE."""

@@ -24,7 +24,7 @@ class Recipe:
     """How a task is trained, the same for every method.
 
     Args:
-        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        optimizer: "adamw", "muon", or "sgd" with Nesterov momentum.
         learning_rate: At the peak of a one-cycle schedule.
         weight_decay: Of kernels; gates, biases and batch normalizations have none.
         batch_size: Samples a step.
@@ -45,9 +45,9 @@ class Recipe:
         """Return the recipe with a multiple of its learning rate."""
         return dataclasses.replace(self, learning_rate=factor * self.learning_rate)
 
-    def changed(self, **numbers: float) -> Recipe:
-        """Return the recipe with other numbers, each in the type that it has here."""
-        return dataclasses.replace(self, **{name: type(getattr(self, name))(n) for name, n in numbers.items()})
+    def changed(self, **parts: float | str) -> Recipe:
+        """Return the recipe with other parts, each in the type that it has here."""
+        return dataclasses.replace(self, **{name: type(getattr(self, name))(part) for name, part in parts.items()})
 
 
 @dataclass(frozen=True)
