@@ -234,6 +234,38 @@ def test_straight_through_gates_are_rounded_and_get_gradients() -> None:
     assert (keras.ops.convert_to_numpy(gates.offset) != offset).sum() > gates.count // 2
 
 
+def test_muon_moves_kernels_of_convolutions_as_matrices_and_all_else_as_adamw() -> None:
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, name="reads_the_input")(x)
+    x = keras.layers.Conv2D(5, 3, name="wide")(x)
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = keras.layers.Dense(4, name="dense")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, x)
+    muon, adamw = (training.optimizer(tasks.Recipe(optimizer=name, learning_rate=0.1), 2) for name in ("muon", "adamw"))
+    before = {variable.path: np.array(variable) for variable in model.trainable_variables}
+    rng = np.random.default_rng(0)
+    gradients = [keras.ops.convert_to_tensor(rng.normal(size=v.shape).astype("float32")) for v in before.values()]
+    moved = []
+    for each in (muon, adamw):
+        for variable, value in zip(model.trainable_variables, before.values(), strict=True):
+            variable.assign(value)
+        each.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        moved.append({v.path: np.array(v) - before[v.path] for v in model.trainable_variables})
+    for path in before.keys() - {"wide/kernel"}:
+        np.testing.assert_allclose(moved[0][path], moved[1][path], rtol=1e-4, atol=1e-7)
+    rate = 0.01  # of the first step
+    step = moved[0]["wide/kernel"] + rate * 0.01 * before["wide/kernel"]  # weight decay taken back
+    singular = np.linalg.svd(step.reshape(-1, 5), compute_uv=False) / (rate * 0.2 * np.sqrt(54))
+    assert 0.6 < singular.min() < singular.max() < 1.3
+
+
+def test_muon_is_cut_with_the_model(data: Dataset, budget: Budget) -> None:
+    recipe = RECIPE.changed(optimizer="muon")
+    twice = [methods.ours(dataclasses.replace(job(data, budget), recipe=recipe), cut=cut) for cut in (0, 1)]
+    assert twice[0].count_params() == twice[1].count_params() < network().count_params()
+    measure(twice[1], data, budget)
+
+
 def test_splits_are_disjoint(tmp_path: Path) -> None:
     count = np.arange(400)
     names = {"x_train": count, "x_val": count + 1000, "x_test": count + 2000}
