@@ -87,7 +87,7 @@ def optimizer(recipe: Recipe, steps: int) -> keras.Optimizer:
     elif recipe.optimizer == "adamw":
         made = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     elif recipe.optimizer == "muon":
-        made = ConvolutionMuon(rate, weight_decay=recipe.weight_decay, adam_weight_decay=recipe.weight_decay)
+        made = ConvolutionMuon(rate, adam_weight_decay=recipe.weight_decay, exclude_layers=["."])
     else:
         raise ValueError(f'Expected the optimizer "adamw", "muon" or "sgd". Received: {recipe.optimizer!r}')
     made.exclude_from_weight_decay(var_names=["offset", "log_sizes", "bias", "gamma", "beta"])
@@ -99,17 +99,18 @@ class ConvolutionMuon(keras.optimizers.Muon):
     """Muon for kernels of convolutions, each as a matrix with a row a weight of a filter, and AdamW for all else.
 
     Keras 3.15 has Muon for matrices alone. Depthwise kernels, and those that read the input, are left to AdamW.
+    Make it with `exclude_layers=["."]`, so that Keras has a slot of AdamW for everything.
     """
 
-    def _should_use_adamw(self, variable: Any) -> bool:
-        return len(variable.shape) != 4 or min(variable.shape[-2:]) <= 3
-
-    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
-        columns = variable.shape[-1]
-        self.assign(m, self.momentum * m + gradient)
-        ahead = keras.ops.reshape(gradient + self.momentum * m, (-1, columns))
-        update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(ahead, self.ns_steps))
-        self.assign_sub(variable, keras.ops.reshape(update, variable.shape))
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if len(variable.shape) != 4 or min(variable.shape[-2:]) <= 3:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        momentum = self.momentums[self._get_variable_index(variable)]
+        self.assign(momentum, self.momentum * momentum + gradient)
+        ahead = keras.ops.reshape(gradient + self.momentum * momentum, (-1, variable.shape[-1]))
+        step = self.lr_adjust(learning_rate * self.zeropower_via_newtonschulz5(ahead, self.ns_steps))
+        self.assign_sub(variable, keras.ops.reshape(step, variable.shape))
 
 
 def fit(
