@@ -14,8 +14,9 @@ from networks import half_mask, inputs_for, outputs_of, random_mask
 
 import tfmcu_prune
 from tfmcu_prune.channels import Channels, channel_groups
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import gates_of
-from tfmcu_prune.resources import count_parameters, evaluate, peak_sram, resource_model
+from tfmcu_prune.resources import count_parameters, evaluate, peak_sram
 
 CASES = [pytest.param(case, id=case.name) for case in (*APPLICATIONS, *ZOO)]
 SHALLOW = ("ds_cnn", "fc_autoencoder", "resnet1d", "resnet8", "unet", "vgg_small")

@@ -11,8 +11,9 @@ import tiny
 
 import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, channel_groups, shrinking
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import gates_of
-from tfmcu_prune.resources import floor, resource_model
+from tfmcu_prune.resources import floor
 
 
 class _Breaks(keras.callbacks.Callback):

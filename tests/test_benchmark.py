@@ -22,7 +22,8 @@ from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.datasets import Dataset
 from tfmcu_prune.fitting import converted_cost
-from tfmcu_prune.resources import evaluate, floor, over, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import evaluate, floor, over
 from tfmcu_prune.results import between
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"

@@ -10,8 +10,9 @@ import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, PruneCallback
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import gates_of
-from tfmcu_prune.resources import evaluate, resource_model
+from tfmcu_prune.resources import evaluate
 
 SAMPLES, BATCH = 64, 8
 

@@ -15,7 +15,8 @@ from networks import inputs_for, outputs_of, random_mask, randomize
 import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, UnsupportedLayer
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.resources import evaluate, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import evaluate
 from tfmcu_prune.tflm import run
 from tfmcu_prune.tflm.schema import read_model
 

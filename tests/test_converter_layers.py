@@ -11,7 +11,8 @@ from networks import inputs_for, outputs_of, random_mask, randomize
 
 import tfmcu_prune
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.resources import evaluate, peak_sram, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import evaluate, peak_sram
 from tfmcu_prune.tflm import run
 
 # Refused (tests/test_lowering.py), an EXP in int8, and five dimensions in a slice, which TFLM does not run

@@ -15,10 +15,11 @@ import tfmcu_prune
 from tfmcu_prune import Budget
 from tfmcu_prune.allocation import allocate, rank_globally, shadow_prices
 from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import SizedGates, gates_of
 from tfmcu_prune.gating import channels_of
 from tfmcu_prune.learned import learn, resource_slope, scale_of, soft_mask
-from tfmcu_prune.resources import evaluate, over, resource_model
+from tfmcu_prune.resources import evaluate, over
 
 
 @pytest.mark.parametrize("size", [1, 2.5, 6, 9])

@@ -13,7 +13,8 @@ from networks import inputs_for, outputs_of, random_mask, randomize
 import tfmcu_prune
 from tfmcu_prune import Budget, PruneCallback, channel_groups
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
-from tfmcu_prune.resources import evaluate, floor, over, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import evaluate, floor, over
 from tfmcu_prune.rules import Flow, channel_row
 
 

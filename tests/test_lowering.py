@@ -15,7 +15,8 @@ from networks import inputs_for, random_mask, randomize
 import tfmcu_prune
 from tfmcu_prune import UnsupportedLayer
 from tfmcu_prune.channels import Channels, channel_groups
-from tfmcu_prune.resources import evaluate, peak_sram, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import evaluate, peak_sram
 
 REFUSED = {  # what the error says of each
     "volume": "MaxPool3D",

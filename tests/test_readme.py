@@ -14,7 +14,8 @@ import pytest
 import tfmcu_prune
 from tfmcu_prune import Budget, cli
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.resources import floor, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import floor
 from tfmcu_prune.rules import Flow, table
 
 ROOT = Path(__file__).resolve().parent.parent

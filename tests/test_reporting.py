@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import tfmcu_prune
 from tfmcu_prune import Budget, cli
 from tfmcu_prune.allocation import allocate, shadow_prices
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gating import channels_of
 from tfmcu_prune.reporting import charts
-from tfmcu_prune.resources import resource_model
 
 TITLE = "<script>alert('a|b')</script>"
 BUDGET = Budget(arena="10KiB", flash="16KiB", macs="480k")

@@ -9,8 +9,9 @@ from tfmcu_prune import Budget, zoo
 from tfmcu_prune.allocation import allocate, choose, ramp
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.regularizer import prices
-from tfmcu_prune.resources import RESOURCES, evaluate, gradient, over, resource_model
+from tfmcu_prune.resources import RESOURCES, evaluate, gradient, over
 from tfmcu_prune.salience import outgoing_norm, weight_norm
 
 

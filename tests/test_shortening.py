@@ -15,7 +15,8 @@ import tfmcu_prune
 from tfmcu_prune import Budget, BudgetError, shorten, zoo
 from tfmcu_prune.allocation import allocate
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.resources import floor, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import floor
 from tfmcu_prune.shortening import as_model, ever_shorter
 
 

@@ -11,8 +11,9 @@ from networks import inputs_for, outputs_of, random_mask, randomize
 
 import tfmcu_prune
 from tfmcu_prune.channels import channel_groups
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import gates_of
-from tfmcu_prune.resources import count_parameters, evaluate, peak_sram, resource_model
+from tfmcu_prune.resources import count_parameters, evaluate, peak_sram
 
 
 @pytest.mark.parametrize("net", [*nets.ALL, *more_nets.MORE], ids=lambda net: net.__name__)

@@ -11,8 +11,9 @@ from test_callback import budget_of
 
 import tfmcu_prune
 from tfmcu_prune import PruneCallback, Resources
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gating import channels_of
-from tfmcu_prune.resources import evaluate, over, resource_model
+from tfmcu_prune.resources import evaluate, over
 
 SAMPLES, BATCH, STEPS = 48, 8, 6
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.errors import BudgetError
-from tfmcu_prune.resources import RESOURCES, ResourceModel, evaluate, gradient, over, total_slope
+from tfmcu_prune.forms import ResourceModel
+from tfmcu_prune.resources import RESOURCES, evaluate, gradient, over, total_slope
 from tfmcu_prune.rules import Array
 
 _CHUNK = 0.03  # part of a group that one step of the projection takes away

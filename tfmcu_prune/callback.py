@@ -16,11 +16,12 @@ from tfmcu_prune.budget import Budget, Resources
 from tfmcu_prune.calibration import sample_arrays
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.fitting import fitted, measured
+from tfmcu_prune.forms import ResourceModel, resource_model
 from tfmcu_prune.gates import SizedGates, gated_in, gates_of
 from tfmcu_prune.gating import channels_of, get_mask, settle
 from tfmcu_prune.reconstruction import reconstruct
 from tfmcu_prune.regularizer import prices
-from tfmcu_prune.resources import ResourceModel, evaluate, resource_model
+from tfmcu_prune.resources import evaluate
 from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import outgoing_norm
 

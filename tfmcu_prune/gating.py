@@ -15,8 +15,9 @@ from tfmcu_prune.allocation import allocate
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
 from tfmcu_prune.dropout import reduced_rates
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import ChannelGates, Gated, SizedGates, gates_of, runs_of
-from tfmcu_prune.resources import require_feasible, resource_model
+from tfmcu_prune.resources import require_feasible
 from tfmcu_prune.rules import Array
 
 

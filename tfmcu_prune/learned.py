@@ -24,8 +24,9 @@ from keras import ops
 
 from tfmcu_prune.allocation import shadow_prices
 from tfmcu_prune.budget import Budget
+from tfmcu_prune.forms import ResourceModel
 from tfmcu_prune.gates import SizedGates
-from tfmcu_prune.resources import RESOURCES, ResourceModel, gradient
+from tfmcu_prune.resources import RESOURCES, gradient
 from tfmcu_prune.rules import Array
 
 _RATE = 8.0  # steps of `log_sizes` are as small as the learning rate; a training has too few of them for it

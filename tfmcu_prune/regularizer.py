@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tfmcu_prune.budget import Budget
-from tfmcu_prune.resources import RESOURCES, ResourceModel, gradient
+from tfmcu_prune.forms import ResourceModel
+from tfmcu_prune.resources import RESOURCES, gradient
 from tfmcu_prune.rules import Array
 
 

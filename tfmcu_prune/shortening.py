@@ -14,8 +14,9 @@ from tfmcu_prune import graph as graphs
 from tfmcu_prune.allocation import allocate
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels, Fixed, analyze_graph, limits_for
+from tfmcu_prune.forms import ResourceModel, resource_model
 from tfmcu_prune.gating import plain_graph
-from tfmcu_prune.resources import ResourceModel, floor, over, resource_model
+from tfmcu_prune.resources import floor, over
 from tfmcu_prune.rules import find_rule
 from tfmcu_prune.surgery import rebuilt
 

@@ -22,7 +22,8 @@ from networks import inputs_for, random_mask, randomize
 
 import tfmcu_prune
 from tfmcu_prune.channels import channel_groups
-from tfmcu_prune.resources import evaluate, flash_terms, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import evaluate, flash_terms
 from tfmcu_prune.tables import render
 
 

@@ -70,7 +70,7 @@ def chain(width: int) -> Steps:
 
     import tfmcu_prune
     from tfmcu_prune.allocation import allocate, choose
-    from tfmcu_prune.resources import resource_model
+    from tfmcu_prune.forms import resource_model
     from tfmcu_prune.salience import outgoing_norm
 
     def build() -> keras.Model:
@@ -111,8 +111,8 @@ def projection() -> Steps:
 
     from tfmcu_prune.allocation import allocate, choose
     from tfmcu_prune.channels import channel_groups
+    from tfmcu_prune.forms import resource_model
     from tfmcu_prune.regularizer import prices
-    from tfmcu_prune.resources import resource_model
     from tfmcu_prune.salience import outgoing_norm
 
     clock, channels = Clock(), channel_groups(keras.applications.MobileNetV2(weights=None))
@@ -136,7 +136,7 @@ def files() -> Steps:
     from tfmcu_prune.boards import BOARDS
     from tfmcu_prune.channels import channel_groups
     from tfmcu_prune.firmware.sources import model_files
-    from tfmcu_prune.resources import resource_model
+    from tfmcu_prune.forms import resource_model
     from tfmcu_prune.tflm.commands import board_row
     from tfmcu_prune.zoo import ds_cnn
 

@@ -14,10 +14,10 @@ from tfmcu_prune.boards import BOARDS
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.channels import Channels
 from tfmcu_prune.converter import convert
+from tfmcu_prune.forms import ResourceModel, resource_model
 from tfmcu_prune.gates import gates_of
 from tfmcu_prune.gating import channels_of, get_mask
 from tfmcu_prune.reporting.peak import Why, explain, layer_of
-from tfmcu_prune.resources import ResourceModel, resource_model
 from tfmcu_prune.rules import Array
 from tfmcu_prune.surgery import rebuilt, strip
 from tfmcu_prune.tflm import run

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfmcu_prune.channels import Channels
-from tfmcu_prune.resources import RESOURCES, ResourceModel, evaluate, floor
+from tfmcu_prune.forms import ResourceModel
+from tfmcu_prune.resources import RESOURCES, evaluate, floor
 from tfmcu_prune.rules import Array
 from tfmcu_prune.tflm.footprint import Footprint
 from tfmcu_prune.tflm.schema import Subgraph, read_model

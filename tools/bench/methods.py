@@ -20,7 +20,7 @@ from tfmcu_prune import Budget, PruneCallback
 from tfmcu_prune.allocation import allocate, rank_globally, scale_uniformly
 from tfmcu_prune.channels import Channels, channel_groups
 from tfmcu_prune.dropout import reduced_rates
-from tfmcu_prune.resources import ResourceModel, resource_model
+from tfmcu_prune.forms import ResourceModel, resource_model
 from tfmcu_prune.rules import Array
 from tfmcu_prune.salience import batch_norm_scale, gate_gradient, outgoing_norm, weight_norm
 

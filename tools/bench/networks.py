@@ -14,7 +14,8 @@ from tfmcu_prune.allocation import choose, uniform
 from tfmcu_prune.budget import Resources
 from tfmcu_prune.channels import channel_groups
 from tfmcu_prune.fitting import converted_cost
-from tfmcu_prune.resources import RESOURCES, evaluate, floor, over, resource_model
+from tfmcu_prune.forms import resource_model
+from tfmcu_prune.resources import RESOURCES, evaluate, floor, over
 from tfmcu_prune.shortening import as_model, ever_shorter
 
 VGG7 = (48, 96, 96, 192, 192, 256, 256)

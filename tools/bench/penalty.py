@@ -10,9 +10,10 @@ from keras import ops
 
 from tfmcu_prune import Budget
 from tfmcu_prune.allocation import ramp
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import ChannelGates, gates_of
 from tfmcu_prune.gating import channels_of
-from tfmcu_prune.resources import RESOURCES, evaluate, gradient, resource_model
+from tfmcu_prune.resources import RESOURCES, evaluate, gradient
 
 OPEN = 0.5  # a straight-through gate is open above this
 
