@@ -480,10 +480,15 @@ def test_table_and_picture_are_made_of_the_results(tmp_path: Path) -> None:
     assert "Budget: flash 1,000." in table
     limits = [{**run, "level": "flash=1000"} for run in _synthetic() if run["level"] == "tight"]
     summary = results.summary([*results.read(path), *limits]).splitlines()
-    assert [row.count("|") for row in summary] == [len(results.SUMMARY) + 4] * 5
+    assert [row.count("|") for row in summary] == [len(results.COMPARED) + 4] * 5
     assert [row.split(" | ")[2] for row in summary[2:]] == ["1.0 KiB", "loose: 1.0 KiB", "tight: 1.0 KiB"]
     assert "A, 6, mixed_bfloat16" in results.summary([{**run, "policy": "mixed_bfloat16"} for run in limits])
     assert len(results.points(limits).splitlines()) == 2
+    assert len(results.parts(limits).splitlines()) == 2  # nothing but ours itself
+    others = [{**run, "method": "random"} for run in limits if run["method"] == "ours"]
+    header, _, row = results.parts([*limits, *others]).splitlines()
+    assert header.split(" | ")[-1].startswith("random channels")
+    assert row.split(" | ")[3] == row.split(" | ")[-1].rstrip(" |") != ""
     lone = [{**run, "method": "ours:begin=0.2+cut=1"} for run in limits if run["method"] == "ours"]
     others = [{**lone[0], "method": "ours:end=0.3", "val": 1.0}, *(run for run in limits if run["method"] == "dense")]
     _, _, row = results.points([*lone, *others]).splitlines()
@@ -500,6 +505,7 @@ def test_the_table_of_the_readme_is_that_of_the_results() -> None:
     readme = (root.parent / "README.md").read_text()
     found = results.read(root / "benchmark_results" / "results.jsonl")
     assert between(readme, "benchmark", results.summary(found)) == readme
+    assert between(readme, "benchmark parts", results.parts(found)) == readme
     assert between(readme, "benchmark points", results.points(found)) == readme
     assert (root / "benchmark_results" / "table.md").read_text() == results.markdown(found)
 

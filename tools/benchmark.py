@@ -216,6 +216,7 @@ def main(_: list[str]) -> None:
     if _README.value is not None:
         readme, found = Path(_README.value), results.read(path)
         text = between(readme.read_text(), "benchmark", results.summary(found))
+        text = between(text, "benchmark parts", results.parts(found))
         text = between(text, "benchmark points", results.points(found))
         with replacing(readme) as file:
             file.write_text(text)

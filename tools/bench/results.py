@@ -31,18 +31,11 @@ def _of_any_dropout(*methods: str, other: int = 0) -> tuple[str, ...]:
     return (*methods, *(f"{method}+dropout={other}" for method in methods))
 
 
-SUMMARY = {
+COMPARED = {
     "dense": ("dense",),
     "ours": ("ours",),
     "ours, taught": ("ours:distill=0.5",),
     "ours, fewer layers": ("ours:shorten=1", "ours:shorten=1+distill=0.5"),
-    "full dropout": ("ours:dropout=0",),
-    "the other schedule": _of_any_dropout("ours:begin=0+end=0.3", "ours:begin=0.1+end=0.5"),
-    "no samples": _of_any_dropout(
-        "ours:calibration=0", "ours:begin=0+end=0.2+calibration=0", "ours:begin=0.1+end=0.5+calibration=0"
-    ),
-    "learned sizes": _of_any_dropout("ours:learn=1+strength=0.1"),
-    "random channels": ("random", "random:dropout=0"),
     "thinner, from scratch": ("uniform", "uniform:dropout=1"),
     "thinner, fewer layers": _of_any_dropout(*(f"uniform:without={n}" for n in (1, 2, 5)), other=1),
     "thinner, as few epochs": ("uniform:total=0",),
@@ -50,6 +43,17 @@ SUMMARY = {
     "Torch-Pruning": ("torch_pruning", "torch_pruning:scope=local"),
 }
 """Columns of the summary: the best on `val` of these methods, in any way of TRAINING and FASTER."""
+PARTS = {
+    "ours": ("ours",),
+    "full dropout": ("ours:dropout=0",),
+    "the other schedule": _of_any_dropout("ours:begin=0+end=0.3", "ours:begin=0.1+end=0.5"),
+    "no samples": _of_any_dropout(
+        "ours:calibration=0", "ours:begin=0+end=0.2+calibration=0", "ours:begin=0.1+end=0.5+calibration=0"
+    ),
+    "learned sizes": _of_any_dropout("ours:learn=1+strength=0.1"),
+    "random channels": ("random", "random:dropout=0"),
+}
+"""Columns of `parts`: ours, and ours but for one part of it."""
 Result = dict[str, Any]
 Cells = dict[tuple[Any, ...], dict[str, list[Result]]]
 
@@ -122,11 +126,23 @@ def summary(results: Iterable[Result]) -> str:
 
     Budgets with a name stand in the order of LEVELS, others before them.
     """
+    return _summary(results, COMPARED)
+
+
+def parts(results: Iterable[Result]) -> str:
+    """Return what ours is without one part or another, as `summary` does; of the cells where that was run."""
+    return _summary(results, PARTS)
+
+
+def _summary(results: Iterable[Result], columns: Mapping[str, Sequence[str]]) -> str:
+    """The summary in some columns, without rows in which nothing stands but in the first of them."""
     levels = {level: place for place, level in enumerate(LEVELS)}
     named = [(name, at_best_training(cell)) for name, cell in _named(results)]
     compared = [one for one in named if _is_compared(one[1])]
     order = sorted(compared, key=lambda one: (one[0]["scenario"], one[0]["task"], levels.get(one[0]["level"], -1)))
-    return table(("task, network", "epochs", "arena, flash, MACs", *SUMMARY), [_summarized(*one) for one in order])
+    rows = [(_told(*one), [_best(one[1], methods) for methods in columns.values()]) for one in order]
+    header = ("task, network", "epochs", "arena, flash, MACs", *columns)
+    return table(header, [[*told, *found] for told, found in rows if any(found[1:])])
 
 
 def points(results: Iterable[Result]) -> str:
@@ -161,10 +177,9 @@ def _is_compared(cell: dict[str, list[Result]]) -> bool:
     return "uniform" in cell and any(method.partition(":")[0] == "ours" for method in cell)
 
 
-def _summarized(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
-    row = [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}{_policy(named)}",
-           f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["uniform"][0]["budget"])]  # fmt: skip
-    return [*row, *(_best(cell, methods) for methods in SUMMARY.values())]
+def _told(named: dict[str, Any], cell: dict[str, list[Result]]) -> list[str]:
+    return [f"{named['task']}, {named['network']}", f"{named['scenario']}, {named['epochs']}{_policy(named)}",
+            f"{named['level']}: " * (named["level"] in LEVELS) + _costs(cell["uniform"][0]["budget"])]  # fmt: skip
 
 
 def _best(cell: dict[str, list[Result]], methods: Sequence[str]) -> str:
