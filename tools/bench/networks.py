@@ -39,7 +39,13 @@ def vgg7_half(input_shape: Sequence[int], classes: int) -> keras.Model:
     return vgg7(input_shape, classes, widths=[width // 2 for width in VGG7])
 
 
-NETWORKS: dict[str, Callable[..., keras.Model]] = {**zoo.NETWORKS, "vgg7": vgg7, "vgg7_half": vgg7_half}
+def mobilenet_v1_32(input_shape: Sequence[int], classes: int) -> keras.Model:
+    """Build MobileNet v1 at a quarter of its widths for 32 x 32 images: its first convolution keeps the resolution."""
+    return zoo.mobilenet_v1(input_shape, classes, strides=1)
+
+
+OWN = (vgg7, vgg7_half, mobilenet_v1_32)
+NETWORKS: dict[str, Callable[..., keras.Model]] = {**zoo.NETWORKS, **{build.__name__: build for build in OWN}}
 
 LEVELS: dict[str, dict[str, float]] = {
     "loose": {"arena": 0.5, "flash": 0.4, "macs": 0.4},
