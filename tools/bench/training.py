@@ -106,7 +106,7 @@ class ConvolutionMuon(keras.optimizers.Muon):
         if len(variable.shape) != 4 or min(variable.shape[-2:]) <= 3:
             super().update_step(gradient, variable, learning_rate)
             return
-        momentum = self.momentums[self._get_variable_index(variable)]
+        momentum = self.momentums[self._get_variable_index(variable)]  # as in Keras' own; there is no public way
         self.assign(momentum, self.momentum * momentum + gradient)
         ahead = keras.ops.reshape(gradient + self.momentum * momentum, (-1, variable.shape[-1]))
         step = self.lr_adjust(learning_rate * self.zeropower_via_newtonschulz5(ahead, self.ns_steps))
