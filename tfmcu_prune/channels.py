@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.budget import NO_LIMITS, Limits
-from tfmcu_prune.labelling import UnionFind, number, relabel, relabel_flow, row_of, run_rules
+from tfmcu_prune.labelling import Labelled, UnionFind, numbered, row_of, run_rules
 from tfmcu_prune.rules import Array, Flow
 from tfmcu_prune.tables import render
 
@@ -160,25 +160,18 @@ def _resolved(graph: graphs.Graph, fixed: Fixed) -> tuple[str, ...]:
 
 def analyze_graph(graph: graphs.Graph, limits: Limits = NO_LIMITS) -> Channels:
     """Label the channels of a model's graph; see `channel_groups`."""
-    labels = UnionFind()
-    tensors, flows = run_rules(graph, labels, limits)
-    for key in graph.output_ids():
-        labels.fix(tensors[key], "the model's output")
-    numbers, count = number(labels)
-    final = {key: relabel(a, numbers) for key, a in tensors.items()}
-    numbered = tuple(relabel_flow(flow, numbers) for flow in flows)
-    groups = _groups(graph, numbered, final, count, limits)
-    return Channels(graph, numbered, final, count, groups, _fixed_groups(graph, flows, tensors, labels), limits)
+    labels, found = run_rules(graph, limits)
+    final, count = numbered(labels, found)
+    groups = _groups(graph, final, count, limits)
+    return Channels(graph, final.flows, final.tensors, count, groups, _fixed_groups(graph, found, labels), limits)
 
 
-def _groups(
-    graph: graphs.Graph, flows: Sequence[Flow], tensors: Mapping[int, Array], count: int, limits: Limits
-) -> tuple[Group, ...]:
+def _groups(graph: graphs.Graph, labelled: Labelled, count: int, limits: Limits) -> tuple[Group, ...]:
     """Two channels are of one group where they stand equally often in every tensor and along every weight axis."""
     rng = np.random.default_rng(0)  # a random linear hash of (place, number of times)
     signature = np.zeros(count + 1, np.uint64)
     touched: list[tuple[str, Array]] = []
-    for name, labels in _places(graph, flows, tensors):
+    for name, labels in _places(graph, labelled):
         there, times = np.unique(row_of(labels), return_counts=True)
         signature[there] += times.astype(np.uint64) * rng.integers(1, 2**63, dtype=np.uint64)
         touched.append((name, there[there < count]))
@@ -188,7 +181,7 @@ def _groups(
         for index in np.unique(inverse[there]).tolist() if name else ():
             names[index][name] = None
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    groups, depths = [], _depths(graph, flows, inverse, len(first))
+    groups, depths = [], _depths(graph, labelled.flows, inverse, len(first))
     for index in np.argsort(first).tolist():
         size = len(members[index])
         smallest, layers = limits.minimum(size), tuple(names[index])
@@ -209,9 +202,7 @@ def _depths(graph: graphs.Graph, flows: Sequence[Flow], group_of: Array, groups:
     return result.tolist()
 
 
-def _fixed_groups(
-    graph: graphs.Graph, flows: Sequence[Flow], tensors: Mapping[int, Array], labels: UnionFind
-) -> tuple[Group, ...]:
+def _fixed_groups(graph: graphs.Graph, labelled: Labelled, labels: UnionFind) -> tuple[Group, ...]:
     """The fixed channels by reason, with the layers that hold them; the model's inputs by their own names."""
     why, roots = labels.why(), labels.roots(np.arange(len(labels.parent)))
     reasons = list(dict.fromkeys(why.values()))
@@ -220,7 +211,7 @@ def _fixed_groups(
         reason_of[root] = reasons.index(reason)
     reason_of = reason_of[roots]
     layers: list[dict[str, None]] = [{} for _ in reasons]
-    for name, a in _places(graph, flows, tensors):
+    for name, a in _places(graph, labelled):
         for index in np.unique(reason_of[row_of(a)]).tolist():
             if name and index >= 0:
                 layers[index][name] = None
@@ -231,12 +222,12 @@ def _fixed_groups(
     )
 
 
-def _places(graph: graphs.Graph, flows: Sequence[Flow], tensors: Mapping[int, Array]) -> Iterator[tuple[str, Array]]:
+def _places(graph: graphs.Graph, labelled: Labelled) -> Iterator[tuple[str, Array]]:
     """Every place where channels stand: the layer (for a weight that creates or keeps them) and the labels."""
-    for call, flow in zip(graph.calls, flows, strict=True):
+    for call, flow in zip(graph.calls, labelled.flows, strict=True):
         for name, axes in flow.weights.items():
             for axis, labels in enumerate(axes):
                 if labels is not None:
                     yield ("" if flow.reads.get(name) == axis else call.name), labels
         for key in call.outputs:
-            yield "", tensors[key]
+            yield "", labelled.tensors[key]

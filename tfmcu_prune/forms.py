@@ -20,9 +20,10 @@ import numpy as np
 from absl import logging
 
 from tfmcu_prune.channels import Channels, Group
+from tfmcu_prune.labelling import row_of
 from tfmcu_prune.lowering import lower
 from tfmcu_prune.program import Operator, Program
-from tfmcu_prune.rules import Array, first_row, is_uniform
+from tfmcu_prune.rules import Array, first_row
 
 # sizeof(builtin data) and sizeof(op data) in the arena, bytes: TFLM 90b983c2 with CMSIS-NN, arm-none-eabi-gcc 12.2
 _PERSISTENT = {
@@ -250,7 +251,7 @@ class _Forms:
         """The number of elements that stay, as a form; `None` stands for one element."""
         if labels is None:
             return np.append(np.zeros(len(self.sizes) - 1), 1.0)
-        row = first_row(labels) if is_uniform(labels) else labels.reshape(-1)
+        row = row_of(labels)
         times = labels.size // max(row.size, 1)
         return times * np.bincount(self.columns[row], minlength=len(self.sizes)) / self.sizes
 

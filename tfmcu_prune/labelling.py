@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class UnionFind:
             self.parent[max(x, y)] = min(x, y)
 
     def fix(self, a: Array, why: str) -> None:
-        for label in np.unique(first_row(a) if is_uniform(a) else a).tolist():
+        for label in np.unique(row_of(a)).tolist():
             self.reasons.setdefault(label, why)
 
     def roots(self, a: Array) -> Array:
@@ -57,7 +58,22 @@ class UnionFind:
         return label
 
 
-def run_rules(graph: graphs.Graph, labels: UnionFind, limits: Limits) -> tuple[dict[int, Array], list[Flow]]:
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of all that a model has; without numbers yet, or numbered.
+
+    Args:
+        tensors: Labels of each tensor, by its id.
+        flows: What each call does, one a call.
+    """
+
+    tensors: dict[int, Array]
+    flows: tuple[Flow, ...]
+
+
+def run_rules(graph: graphs.Graph, limits: Limits) -> tuple[UnionFind, Labelled]:
+    """Run the rule of every call on labels; what the limits name, and the model's inputs and outputs, are fixed."""
+    labels = UnionFind()
     tensors = {key: _input_labels(graph.shapes[key], layer, labels) for key, layer in graph.input_layers.items()}
     flows, first_flow, fixed = dict[int, Flow](), dict[int, Flow](), set(limits.fixed)
     for call in graphs.from_outputs(graph):
@@ -72,7 +88,9 @@ def run_rules(graph: graphs.Graph, labels: UnionFind, limits: Limits) -> tuple[d
         first_flow.setdefault(id(call.layer), flow)
         tensors.update(zip(call.outputs, outputs, strict=True))
         flows[call.outputs[0]] = flow
-    return tensors, [flows[call.outputs[0]] for call in graph.calls]
+    for key in graph.output_ids():
+        labels.fix(tensors[key], "the model's output")
+    return labels, Labelled(tensors, tuple(flows[call.outputs[0]] for call in graph.calls))
 
 
 def _input_labels(shape: tuple[int | None, ...], layer: Any, labels: UnionFind) -> Array:
@@ -125,8 +143,14 @@ def _tie_weights(first: Flow, again: Flow, labels: UnionFind) -> None:
                 labels.fix(a, "a layer that is called in several ways")
 
 
-def number(labels: UnionFind) -> tuple[Array, int]:
-    """Number the prunable channels in the order of creation; return the number of every label, and the count."""
+def numbered(labels: UnionFind, found: Labelled) -> tuple[Labelled, int]:
+    """Number the prunable channels in the order of creation, the fixed ones alike behind them; return their count."""
+    numbers, count = _numbers(labels)
+    tensors = {key: _relabel(a, numbers) for key, a in found.tensors.items()}
+    return Labelled(tensors, tuple(_relabel_flow(flow, numbers) for flow in found.flows)), count
+
+
+def _numbers(labels: UnionFind) -> tuple[Array, int]:
     roots = labels.roots(np.arange(len(labels.parent)))
     is_fixed = np.zeros(len(roots), bool)
     is_fixed[roots[list(labels.reasons)]] = True
@@ -136,22 +160,22 @@ def number(labels: UnionFind) -> tuple[Array, int]:
     return numbers[roots], len(free)
 
 
-def relabel(a: Array, numbers: Array) -> Array:
+def _relabel(a: Array, numbers: Array) -> Array:
     if is_uniform(a):
         return spread(numbers[first_row(a)], a.shape)
     return numbers[a]
 
 
-def relabel_flow(flow: Flow, numbers: Array) -> Flow:
+def _relabel_flow(flow: Flow, numbers: Array) -> Flow:
     def axes(labels: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         return tuple(None if a is None else numbers[a] for a in labels)
 
     def size(one: Size) -> Size:
-        return dataclasses.replace(one, labels=relabel(one.labels, numbers))
+        return dataclasses.replace(one, labels=_relabel(one.labels, numbers))
 
     return dataclasses.replace(
         flow,
-        output=tuple(relabel(a, numbers) for a in flow.outputs),
+        output=tuple(_relabel(a, numbers) for a in flow.outputs),
         weights={name: axes(labels) for name, labels in flow.weights.items()},
         sizes={name: size(one) for name, one in flow.sizes.items()},
         args={position: size(one) for position, one in flow.args.items()},
