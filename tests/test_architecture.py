@@ -70,7 +70,7 @@ def test_imports_go_only_upwards(module):
 @pytest.mark.parametrize("module", _modules())
 def test_tensorflow_is_imported_by_the_converter_alone(module):
     used = {name.split(".")[0] for path in _files(module) for name in _imports(path)}
-    assert "tensorflow" not in used or module == "converter.py"
+    assert "tensorflow" not in used or module == "converter/"
 
 
 def test_the_tflite_half_knows_neither_keras_nor_tensorflow():
@@ -82,7 +82,7 @@ PRIVATE = ("keras.src", "keras._", "tensorflow.python", "tensorflow._", "tf_kera
 # Keras tells in no public way which variables an optimizer excludes from weight decay, and TensorFlow has no public
 # switch for one scale a channel in dense layers.
 STATED = {
-    ("converter.py", "_experimental_disable_per_channel_quantization_for_dense_layers"),
+    ("converter/", "_experimental_disable_per_channel_quantization_for_dense_layers"),
     ("shrinking.py", "_exclude_from_weight_decay"),
     ("shrinking.py", "_exclude_from_weight_decay_pattern"),
 }

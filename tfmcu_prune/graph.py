@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-_Key = tuple[str, int, int]  # layer name, index of the call, index of the output: keras_history
+from tfmcu_prune.serialized import Key, entries, key_of, keys_in, parsed, structured
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ class _Reader:
         """Add a model's calls; `given` stand for its inputs where it is nested. Returns its inputs and outputs."""
         config = model.get_config()
         operations = {operation.name: operation for operation in model.operations}
-        tensors: dict[_Key, Ref] = {}
-        for number, key in enumerate(_leaves(config["input_layers"])):
+        tensors: dict[Key, Ref] = {}
+        for number, key in enumerate(keys_in(config["input_layers"])):
             tensors[key] = given[number] if given else self._new_input(operations[key[0]])
         pending: list[tuple[Any, tuple[str, int], Any]] = [
             (operations[entry["name"]], (entry["name"], index), node)
@@ -271,15 +271,15 @@ class _Reader:
         while pending:  # one pass is enough but where a layer is called at several depths
             waiting = []
             for operation, position, node in pending:
-                if all(_key(entry) in tensors for entry in _entries(node)):
+                if all(key_of(entry) in tensors for entry in entries(node)):
                     self._add_call(operation, position, node, tensors, parents)
                 else:
                     waiting.append((operation, position, node))
             pending = waiting
-        outputs = _structure(config["output_layers"], tensors)
+        outputs = structured(config["output_layers"], tensors)
         for ref, tensor in zip(_refs(outputs), model.outputs, strict=True):
             self.shapes.setdefault(ref.id, tuple(tensor.shape))
-        return _structure(config["input_layers"], tensors), outputs
+        return structured(config["input_layers"], tensors), outputs
 
     def _new_input(self, layer: keras.layers.InputLayer) -> Ref:
         ref = Ref(next(self._count))
@@ -288,11 +288,11 @@ class _Reader:
         return ref
 
     def _add_call(
-        self, operation: Any, position: tuple[str, int], node: Any, tensors: dict[_Key, Ref], parents: tuple[str, ...]
+        self, operation: Any, position: tuple[str, int], node: Any, tensors: dict[Key, Ref], parents: tuple[str, ...]
     ) -> None:
-        args, kwargs = _parse(node["args"], tensors), _parse(node["kwargs"], tensors)
-        for entry in _entries(node):
-            self.shapes[tensors[_key(entry)].id] = tuple(entry["config"]["shape"])
+        args, kwargs = parsed(node["args"], tensors), parsed(node["kwargs"], tensors)
+        for entry in entries(node):
+            self.shapes[tensors[key_of(entry)].id] = tuple(entry["config"]["shape"])
         if isinstance(operation, keras.Model):
             inner = (*parents, operation.name)
             _, outputs = self.add(_functional(operation), list(_refs((args, kwargs))), inner)
@@ -317,57 +317,6 @@ def _unique_names(calls: Sequence[Call]) -> dict[int, str]:
             names[id(call.layer)] = name
             taken.add(name)
     return names
-
-
-def _key(entry: Any) -> _Key:
-    return tuple(entry["config"]["keras_history"])
-
-
-def _entries(value: Any) -> Iterator[Any]:
-    """The serialized tensors in a part of a model's configuration."""
-    if isinstance(value, dict):
-        if value.get("class_name") == "__keras_tensor__":
-            yield value
-        else:
-            yield from itertools.chain.from_iterable(map(_entries, value.values()))
-    elif isinstance(value, (list, tuple)):
-        yield from itertools.chain.from_iterable(map(_entries, value))
-
-
-def _parse(value: Any, tensors: Mapping[_Key, Ref]) -> Any:
-    """Serialized arguments of a call, with a `Ref` for each tensor."""
-    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-        return tensors[_key(value)]
-    if isinstance(value, dict) and value.get("class_name") == "__tuple__":
-        return tuple(_parse(item, tensors) for item in value["config"]["value"])
-    if isinstance(value, dict) and "class_name" in value:
-        return keras.saving.deserialize_keras_object(value)
-    if isinstance(value, dict):
-        return {name: _parse(item, tensors) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_parse(item, tensors) for item in value]
-    return value
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
-
-
-def _leaves(value: Any) -> Iterator[_Key]:
-    """The keys in a model's `input_layers` or `output_layers`, in the order of `model.inputs`."""
-    if _is_key(value):
-        yield tuple(value)
-    else:
-        items = (value[name] for name in sorted(value)) if isinstance(value, dict) else iter(value)
-        yield from itertools.chain.from_iterable(map(_leaves, items))
-
-
-def _structure(value: Any, tensors: Mapping[_Key, Any]) -> Any:
-    if _is_key(value):
-        return tensors[tuple(value)]
-    if isinstance(value, dict):
-        return {name: _structure(item, tensors) for name, item in value.items()}
-    return [_structure(item, tensors) for item in value]
 
 
 def _refs(value: Any) -> Iterator[Ref]:

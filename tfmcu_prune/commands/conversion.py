@@ -117,14 +117,15 @@ def _keras(path: Path, calibration: Path, samples: int) -> bytes:
 
 
 def _saved_model(folder: Path, calibration: Path, samples: int) -> bytes:
-    from tfmcu_prune import converter, files
+    from tfmcu_prune import files
+    from tfmcu_prune.converter import saved_model
 
     if not (folder / "saved_model.pb").exists():
         raise ValueError(f"Expected a SavedModel, a folder with saved_model.pb. Received: {folder}")
-    saved = converter.load_saved_model(folder)
+    saved = saved_model.load_saved_model(folder)
     arrays = files.chosen_arrays(calibration, [tensor.name for tensor in saved.inputs], samples)
     _tell(arrays)
-    return converter.convert_saved_model(saved, calibration=arrays)
+    return saved_model.convert_saved_model(saved, calibration=arrays)
 
 
 def _tell(arrays: Sequence[Any]) -> None:

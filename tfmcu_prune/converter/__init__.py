@@ -1,17 +1,10 @@
-"""From a Keras model to a .tflite; the only module that imports TensorFlow."""
+"""From a Keras model to a .tflite; this package alone imports TensorFlow."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import re
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -20,32 +13,17 @@ from absl import logging
 from tfmcu_prune import graph as graphs
 from tfmcu_prune.budget import Budget
 from tfmcu_prune.calibration import calibration_arrays
+from tfmcu_prune.converter.writing import DTYPES, Types, require_tflm_operators, written
 from tfmcu_prune.elsewhere import convert_elsewhere
 from tfmcu_prune.errors import UnsupportedLayer
 from tfmcu_prune.rewrites import refuse_masks, rewritten
 from tfmcu_prune.rules import Array
-from tfmcu_prune.tensor_names import INPUT, input_number, keras_name, number_below, output_number
-from tfmcu_prune.tflm.code_size import code_size
+from tfmcu_prune.tensor_names import input_number, keras_name, output_number
 from tfmcu_prune.tflm.compact import compact
 from tfmcu_prune.tflm.edit import add_metadata
 from tfmcu_prune.tflm.footprint import footprint
 from tfmcu_prune.tflm.improve import optimize
 from tfmcu_prune.tflm.schema import read_model
-
-
-@dataclass(frozen=True)
-class _Types:
-    """What a file computes in: a key of _DTYPES, and the types of its inputs and outputs."""
-
-    quantize: str
-    input: str
-    output: str
-
-
-_DTYPES = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32"), "float": ("float32",)}
-"""The types that inputs and outputs may have; the first is the usual one."""
-
-_INT8 = _Types("int8", "int8", "int8")
 
 
 def convert(
@@ -110,17 +88,17 @@ def convert(
     return data
 
 
-def _types(quantize: str, input_dtype: str | None, output_dtype: str | None) -> _Types:
-    if quantize not in _DTYPES:
-        raise ValueError(f"Expected quantize to be one of {', '.join(_DTYPES)}. Received: quantize={quantize!r}")
-    allowed = _DTYPES[quantize]
+def _types(quantize: str, input_dtype: str | None, output_dtype: str | None) -> Types:
+    if quantize not in DTYPES:
+        raise ValueError(f"Expected quantize to be one of {', '.join(DTYPES)}. Received: quantize={quantize!r}")
+    allowed = DTYPES[quantize]
     for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
         if dtype is not None and dtype not in allowed:
             raise ValueError(
                 f"Expected {name} to be one of {', '.join(allowed)} with quantize={quantize!r}. "
                 f"Received: {name}={dtype!r}"
             )
-    return _Types(quantize, input_dtype or allowed[0], output_dtype or allowed[0])
+    return Types(quantize, input_dtype or allowed[0], output_dtype or allowed[0])
 
 
 def _label_lines(model: keras.Model, labels: Sequence[str] | None) -> bytes | None:
@@ -134,18 +112,18 @@ def _label_lines(model: keras.Model, labels: Sequence[str] | None) -> bytes | No
     return "\n".join(labels).encode()
 
 
-def _converted(graph: graphs.Graph, samples: list[Array], types: _Types) -> bytes:
+def _converted(graph: graphs.Graph, samples: list[Array], types: Types) -> bytes:
     data = compact(
         _to_tflite(graph, samples, types),
         functools.partial(keras_name, graph),
         inputs=input_number,
         outputs=functools.partial(output_number, graph),
     )
-    _require_tflm_operators(data, types)
+    require_tflm_operators(data, types)
     return data
 
 
-def _converted_aware(model: Any, types: _Types) -> bytes:
+def _converted_aware(model: Any, types: Types) -> bytes:
     """The file of a tf_keras model with its ranges learned, named as the Keras model that it came from."""
     if types.quantize != "int8":
         raise ValueError(
@@ -162,7 +140,7 @@ def _converted_aware(model: Any, types: _Types) -> bytes:
     def run(x: Any) -> Any:
         return model(x, training=False)
 
-    raw = _written(run, [(x.shape, x.dtype) for x in model.inputs], [], types)
+    raw = written(run, [(x.shape, x.dtype) for x in model.inputs], [], types)
     main = read_model(raw).main
     names = {main.tensors[main.inputs[0]].name: model.input_names[0]}
     names[main.tensors[main.outputs[0]].name] = model.output_names[0].removeprefix(_AWARE)
@@ -172,7 +150,7 @@ def _converted_aware(model: Any, types: _Types) -> bytes:
         return names.get(name) or (found[0].removeprefix(_AWARE) if found else name)
 
     data = compact(raw, rename)
-    _require_tflm_operators(data, types)
+    require_tflm_operators(data, types)
     return data
 
 
@@ -214,89 +192,7 @@ def _is_mixed(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and layer.compute_dtype != "float32"
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """What is converted of a SavedModel.
-
-    Args:
-        loaded: The object that owns the variables.
-        signature: The function that is converted.
-        inputs: Its inputs by name, shape and dtype.
-        outputs: Its outputs, likewise.
-    """
-
-    loaded: Any
-    signature: Any
-    inputs: list[keras.KerasTensor]
-    outputs: list[keras.KerasTensor]
-
-
-def load_saved_model(folder: Path) -> SavedModel:
-    """Read a TensorFlow SavedModel: its signature "serving_default", or the only one.
-
-    A SavedModel has no order of inputs and outputs, so they stand by their names, output_2 before output_10.
-
-    Args:
-        folder: As `model.export(folder)` writes it.
-
-    Raises:
-        ValueError: Not such a SavedModel, or sizes of an input beside the batch that are not known.
-    """
-    import tensorflow as tf
-
-    try:
-        loaded = tf.saved_model.load(str(folder))
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        raise ValueError(f"TensorFlow cannot load the SavedModel {folder}: {error}") from error
-    signatures = dict(loaded.signatures)
-    name = "serving_default" if "serving_default" in signatures else next(iter(signatures), None)
-    if name is None or (name != "serving_default" and len(signatures) > 1):
-        raise ValueError(
-            f"Expected a SavedModel with the signature 'serving_default'. Received: {folder} with "
-            f"{', '.join(signatures) or 'none'}. Keras' model.export(folder) writes it."
-        )
-    specs = signatures[name].structured_input_signature[1]
-    for spec in specs.values():
-        if spec.shape.rank is None or None in spec.shape[1:]:
-            raise ValueError(
-                f"The input {spec.name!r} of the SavedModel {folder} has the shape {spec.shape}; expected sizes that "
-                "are all known but the batch. Export it with inputs of a full shape."
-            )
-    return SavedModel(loaded, signatures[name], _tensors(specs), _tensors(signatures[name].structured_outputs))
-
-
-def _tensors(specs: Mapping[str, Any]) -> list[keras.KerasTensor]:
-    return [keras.KerasTensor(tuple(specs[key].shape), specs[key].dtype.name, name=key) for key in _sorted(specs)]
-
-
-def _sorted(names: Iterable[str]) -> list[str]:
-    """The names, sorted by the numbers in them."""
-    return sorted(names, key=lambda name: [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", name)])
-
-
-def convert_saved_model(saved: SavedModel, calibration: Any, *, optimize_arena: bool = True) -> bytes:
-    """Quantize a SavedModel to int8, with a batch of 1, and return it as a .tflite; see `convert`.
-
-    A SavedModel has no names of layers, so that operators are named as TensorFlow names them.
-    """
-    samples = calibration_arrays(saved, calibration)
-    names = [tensor.name for tensor in saved.inputs]
-
-    def run(*inputs: Any) -> list[Any]:
-        results = saved.signature(**dict(zip(names, inputs, strict=True)))
-        return [results[tensor.name] for tensor in saved.outputs]
-
-    data = compact(
-        _written(run, [(t.shape, t.dtype) for t in saved.inputs], samples, _INT8, saved.loaded),
-        lambda name: names[input_number(name)] if INPUT.fullmatch(name) else name.split(";")[-1],
-        inputs=input_number,
-        outputs=lambda name: number_below(name, len(saved.outputs)),
-    )
-    _require_tflm_operators(data, _INT8)
-    return optimize(data) if optimize_arena else data
-
-
-def _to_tflite(graph: graphs.Graph, samples: list[Array], types: _Types) -> bytes:
+def _to_tflite(graph: graphs.Graph, samples: list[Array], types: Types) -> bytes:
     import tensorflow as tf
 
     layers = {id(call.layer): call.layer for call in graph.calls if isinstance(call.layer, keras.Layer)}
@@ -314,57 +210,12 @@ def _to_tflite(graph: graphs.Graph, samples: list[Array], types: _Types) -> byte
         return [tensors[key] for key in graph.output_ids()]
 
     try:
-        return _written(run, [(x.batch_shape, x.dtype) for x in graph.input_layers.values()], samples, types)
+        return written(run, [(x.batch_shape, x.dtype) for x in graph.input_layers.values()], samples, types)
     except Exception as error:
         refused = _refused(graph, str(error))
         if refused is None:
             raise
     raise refused
-
-
-def _written(
-    run: Callable[..., Any],
-    inputs: Sequence[tuple[Any, Any]],
-    samples: list[Array],
-    types: _Types,
-    owner: Any = None,
-) -> bytes:
-    """The converter's file of a function of inputs (shape, type); without samples its ranges are those it holds.
-
-    `owner` has the variables of a function that does not hold them itself.
-    """
-    import tensorflow as tf
-
-    spec = [tf.TensorSpec((1, *s[1:]), dtype, name=f"input{index:06d}") for index, (s, dtype) in enumerate(inputs)]
-    module = tf.Module()
-    module.run, module.owner = tf.function(run), owner
-    function = module.run.get_concrete_function(*spec)
-    names = [tensor.name.split(":")[0] for tensor in function.inputs[: len(spec)]]  # the converter reorders its inputs
-
-    def representative() -> Iterator[dict[str, Array]]:
-        for index in range(len(samples[0])):
-            yield {name: array[index : index + 1] for name, array in zip(names, samples, strict=True)}
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    if types.quantize != "float":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = tf.as_dtype(types.input)
-        converter.inference_output_type = tf.as_dtype(types.output)
-        # CMSIS-NN refuses them for int16 activations
-        converter._experimental_disable_per_channel_quantization_for_dense_layers = types.quantize == "int16x8"
-    if samples:
-        converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _OPERATORS[types.quantize])]
-        converter.representative_dataset = representative
-    with warnings.catch_warnings(), _quiet():
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")  # it makes one itself
-        return bytes(converter.convert())
-
-
-_OPERATORS = {
-    "int8": "TFLITE_BUILTINS_INT8",
-    "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
-}
 
 
 def _refused(graph: graphs.Graph, message: str) -> UnsupportedLayer | None:
@@ -396,44 +247,3 @@ def _instead(layer: Any) -> Any:
     if type(layer) is keras.layers.Embedding:
         return lambda x: tf.gather(layer.embeddings, x)
     return rewritten(layer)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the converter's chatter off the terminal and out of notebooks (progress bars), unless it fails."""
-    import tensorflow as tf
-
-    logger = tf.get_logger()  # tells in notebooks which temporary files it writes
-    level = logger.level
-    logger.setLevel(max(level, tf.compat.v1.logging.WARN))
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            caught.seek(0)
-            os.write(stderr, caught.read())
-            raise
-        finally:
-            logger.setLevel(level)
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-def _require_tflm_operators(data: bytes, types: _Types) -> None:
-    graph = read_model(data).main
-    for operator in graph.operators:
-        output = graph.tensors[operator.outputs[0]]
-        layer = output.name.split(":")[0]
-        if code_size([operator.name], "cortex-m4", "reference")[1]:
-            raise UnsupportedLayer(
-                f"The layer {layer!r} becomes the operator {operator.name}, which TensorFlow Lite Micro lacks. "
-                "Replace the layer by one that becomes another operator."
-            )
-        if types.quantize != "float" and output.type.startswith("float") and operator.name != "DEQUANTIZE":
-            raise UnsupportedLayer(
-                f"The layer {layer!r} stays in floating point (operator {operator.name}): the converter has no "
-                "integer kernel for it. Replace the layer, for example by a ReLU or a BatchNormalization."
-            )
