@@ -191,6 +191,31 @@ def _lengths(gate: Any, kept: np.ndarray) -> np.ndarray:
     return np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0)
 
 
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_channels_that_take_turns(others: int, use_bias: bool) -> None:
+    """Of two channels one is in, now this one, now that, beside others: nothing of the layer behind grows with it."""
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(2 + others, 3, padding="same", name="maker")(x)
+    x = layers.Conv2D(3, 1, use_bias=use_bias, name="reader")(x)
+    x = layers.BatchNormalization(name="normalized")(x)
+    gated = _gated(lambda: keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
+    samples = np.random.default_rng(0).normal(size=(64, 6, 6, 2)).astype("float32")
+    masks = [_full(gated) for _ in range(2)]
+    for channel, mask in enumerate(masks):
+        mask[channel] = False
+
+    def largest() -> float:
+        weights = (*gated.get_layer("reader").layer.weights, *gated.get_layer("normalized").weights)
+        return max(float(np.abs(ops.convert_to_numpy(weight)).max()) for weight in weights)
+
+    reconstruct(gated, [samples], _full(gated), masks[0])
+    first = largest()
+    for turn in range(40):
+        reconstruct(gated, [samples], masks[turn % 2], masks[1 - turn % 2])
+    assert largest() < 3 * first
+
+
 def test_channels_that_come_back() -> None:
     """Of which the others have made up for: they are not counted twice."""
     gated = _gated(nets.plain)

@@ -13,7 +13,7 @@ from tfmcu_prune.calibration import calibration_arrays
 from tfmcu_prune.rules import Array
 from tfmcu_prune.tf_keras_layers import lacking, steps_of
 
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4  # rounding alone made 1.3e-5 of fifty layers, in Keras 3 as in tf_keras, against float64
 
 
 def quantize_aware(small: keras.Model, calibration: Any = None) -> Any:

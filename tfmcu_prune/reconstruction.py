@@ -26,13 +26,13 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
     """Change the kernels of a gated model so that under the mask `after` each layer puts out nearly what it did.
 
     A kernel W reads the channels x through gates, g under the mask `before` and h under `after`. The rows of W that
-    stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize
-    || (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
-    b is what the batch normalization behind the layer takes away. Where a batch normalization alone reads the layer,
-    each output's kernel keeps its length, and bias and statistics are scaled with it, so that the normalization puts
-    out the same: kernels would grow with each change of the mask, and the longer they are the slower they learn. One
-    pass of the samples through the model as it is, so that all layers change at once; it moves the statistics of batch
-    normalizations as a step of training does.
+    stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize ||
+    (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
+    b is what the batch normalization behind the layer takes away. Where a batch normalization alone reads the
+    layer, each output's kernel keeps the length that it has in the channels that were in and stay, and the
+    statistics are scaled with it, so that the normalization puts out the same: kernels would grow with each change
+    of the mask, and the longer they are the slower they learn. One pass of the samples through the model as it is,
+    so that all layers change at once; it moves the statistics of batch normalizations as a step of training does.
     Layers that are not linear in a channel's values at one place (recurrent ones, attention), are called several times
     or are not trainable stay as they are.
 
@@ -92,6 +92,7 @@ class _Sums:
         self.axis, runs = call.layer.reads["kernel"]
         before, after = (ops.convert_to_numpy(take_runs(gates, runs)) for gates in (old, new))
         self.kept, self.after = np.flatnonzero(after), after[after != 0]
+        self.stayed = np.flatnonzero((before != 0) & (after != 0))
         self.lost = np.flatnonzero(before - after)
         self.gone = (before - after)[self.lost]
         self.samples, self.is_finite = samples, True
@@ -146,18 +147,21 @@ class _Sums:
             once = np.prod(self.layer.strides) if isinstance(self.layer, _TRANSPOSED) else 1
             shift = constant @ lost.reshape(len(lost), -1, kernel.shape[-1]).sum(1) / once
             self.layer.bias.assign_add(shift.astype(kernel.dtype))
-        lengths = _lengths(kernel[self.kept])
-        kernel[self.kept] += np.tensordot(exchange, lost, 1).astype(kernel.dtype)
+        fitted = kernel[self.kept] + np.tensordot(exchange, lost, 1).astype(kernel.dtype)
         if self.normalization is not None:
-            kernel *= self._rescale(lengths, _lengths(kernel[self.kept]))
+            fitted *= self._rescale(_lengths(kernel[self.stayed]), _lengths(fitted))
+        kernel[self.kept] = fitted
         self.layer.kernel.assign(np.moveaxis(kernel, 0, self.axis))
 
     def _rescale(self, lengths: Array, now: Array) -> Array:
-        """Return what takes each output's kernel back to its length; bias and statistics are taken there."""
+        """Return what takes each output's kernel back to its length; the statistics, but for a bias, are taken there.
+
+        The length is that of the channels that were in and stay; where none did the kernel is left as it is fitted.
+        Neither a bias nor the rows that are out are scaled. Else all would grow where channels take turns.
+        """
         factor = np.where((lengths > 0) & (now > 0), lengths / np.where(now > 0, now, 1), 1)
-        biases = [self.layer.bias] if self.layer.use_bias else []
-        for weight in (*biases, self.normalization.moving_mean):
-            weight.assign(weight * factor)
+        bias, mean = self.layer.bias if self.layer.use_bias else 0, self.normalization.moving_mean
+        mean.assign((mean - bias) * factor + bias)
         self.normalization.moving_variance.assign(self.normalization.moving_variance * factor**2)
         return factor
 
