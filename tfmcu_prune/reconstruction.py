@@ -26,8 +26,8 @@ def reconstruct(gated: keras.Model, samples: Sequence[Array], before: Array, aft
     """Change the kernels of a gated model so that under the mask `after` each layer puts out nearly what it did.
 
     A kernel W reads the channels x through gates, g under the mask `before` and h under `after`. The rows of W that
-    stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize ||
-    (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
+    stay become W + A W, and W b, summed over the kernel's places, is added to the bias, where A and b minimize
+    || (h x) A + b - (g - h) x ||^2 over the samples and positions, plus a ridge that holds A near zero. Without a bias
     b is what the batch normalization behind the layer takes away. Where a batch normalization alone reads the
     layer, each output's kernel keeps the length that it has in the channels that were in and stay, and the
     statistics are scaled with it, so that the normalization puts out the same: kernels would grow with each change
