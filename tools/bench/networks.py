@@ -17,8 +17,10 @@ from tfmcu_prune.fitting import converted_cost
 from tfmcu_prune.forms import resource_model
 from tfmcu_prune.resources import RESOURCES, evaluate, floor, over
 from tfmcu_prune.shortening import as_model, ever_shorter
+from tfmcu_prune.zoo.blocks import conv, normalized
 
 VGG7 = (48, 96, 96, 192, 192, 256, 256)
+RESNET11 = (48, 64, 96, 128)
 
 
 def vgg7(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = VGG7) -> keras.Model:
@@ -39,12 +41,27 @@ def vgg7_half(input_shape: Sequence[int], classes: int) -> keras.Model:
     return vgg7(input_shape, classes, widths=[width // 2 for width in VGG7])
 
 
+def resnet11(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = RESNET11) -> keras.Model:
+    """Build ResNet-9 of the speed recipes for 32 x 32 images with a block in every stage, 0.7 M weights."""
+    inputs = keras.Input(tuple(input_shape))
+    x = normalized(inputs, conv(widths[0], 3, 1, "conv", use_bias=False))
+    for stage, width in enumerate(widths[1:], start=1):
+        name = f"stage{stage}"
+        x = normalized(x, conv(width, 3, 1, f"{name}_conv", use_bias=False))
+        x = keras.layers.MaxPooling2D(name=f"{name}_pool")(x)
+        inner = normalized(x, conv(width, 3, 1, f"{name}_inner1", use_bias=False))
+        inner = normalized(inner, conv(width, 3, 1, f"{name}_inner2", use_bias=False))
+        x = keras.layers.Add(name=f"{name}_add")([x, inner])
+    x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax", name="classifier")(x), name="resnet11")
+
+
 def mobilenet_v1_32(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Build MobileNet v1 at a quarter of its widths for 32 x 32 images: its first convolution keeps the resolution."""
     return zoo.mobilenet_v1(input_shape, classes, strides=1)
 
 
-OWN = (vgg7, vgg7_half, mobilenet_v1_32)
+OWN = (vgg7, vgg7_half, resnet11, mobilenet_v1_32)
 NETWORKS: dict[str, Callable[..., keras.Model]] = {**zoo.NETWORKS, **{build.__name__: build for build in OWN}}
 
 LEVELS: dict[str, dict[str, float]] = {
