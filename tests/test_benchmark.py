@@ -196,7 +196,7 @@ def test_the_first_fitting_network_is_found_where_the_closed_form_errs(
         networks.first_fitting(network(), sizes[:1], budget)
 
 
-@pytest.mark.parametrize("name", ["ds_cnn", "resnet8", "vgg_small"])
+@pytest.mark.parametrize("name", ["ds_cnn", "resnet8", "resnet11", "vgg_small"])
 def test_resized_networks_have_their_sizes_and_new_weights(name: str) -> None:
     dense = networks.NETWORKS[name]((16, 16, 1), 4)
     forms = resource_model(channel_groups(dense))
@@ -204,6 +204,14 @@ def test_resized_networks_have_their_sizes_and_new_weights(name: str) -> None:
     np.testing.assert_array_equal(resource_model(channel_groups(small)).full(), networks.uniform(forms, 0.5))
     again = networks.resized(dense, networks.uniform(forms, 0.5))
     assert not np.array_equal(small.get_weights()[0], again.get_weights()[0])
+
+
+@pytest.mark.parametrize(("name", "count", "weights"), [("vgg7", 8, 1.7), ("resnet11", 11, 0.7)])
+def test_networks_have_the_layers_and_weights_that_they_are_described_by(name: str, count: int, weights: float) -> None:
+    model = networks.NETWORKS[name]((32, 32, 3), 10)
+    kernels = [layer for layer in model.layers if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))]
+    assert len(kernels) == count
+    assert round(model.count_params() / 1e6, 1) == weights
 
 
 def test_budgets_lie_between_the_network_and_its_floor() -> None:

@@ -100,6 +100,7 @@ def _quiet() -> Iterator[None]:
 
 
 def require_tflm_operators(data: bytes, types: Types) -> None:
+    """Raise UnsupportedLayer if TensorFlow Lite Micro cannot run a file, or if a part of it stays in floating point."""
     graph = read_model(data).main
     for operator in graph.operators:
         output = graph.tensors[operator.outputs[0]]

@@ -20,7 +20,6 @@ from tfmcu_prune.shortening import as_model, ever_shorter
 from tfmcu_prune.zoo.blocks import conv, normalized
 
 VGG7 = (48, 96, 96, 192, 192, 256, 256)
-RESNET11 = (48, 64, 96, 128)
 
 
 def vgg7(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = VGG7) -> keras.Model:
@@ -41,11 +40,11 @@ def vgg7_half(input_shape: Sequence[int], classes: int) -> keras.Model:
     return vgg7(input_shape, classes, widths=[width // 2 for width in VGG7])
 
 
-def resnet11(input_shape: Sequence[int], classes: int, *, widths: Sequence[int] = RESNET11) -> keras.Model:
+def resnet11(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Build ResNet-9 of the speed recipes for 32 x 32 images with a block in every stage, 0.7 M weights."""
     inputs = keras.Input(tuple(input_shape))
-    x = normalized(inputs, conv(widths[0], 3, 1, "conv", use_bias=False))
-    for stage, width in enumerate(widths[1:], start=1):
+    x = normalized(inputs, conv(48, 3, 1, "conv", use_bias=False))
+    for stage, width in enumerate((64, 96, 128), start=1):
         name = f"stage{stage}"
         x = normalized(x, conv(width, 3, 1, f"{name}_conv", use_bias=False))
         x = keras.layers.MaxPooling2D(name=f"{name}_pool")(x)
