@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -30,7 +32,7 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import benchmark  # noqa: E402
-from bench import grids, methods, networks, penalty, results, tasks, training  # noqa: E402
+from bench import grids, methods, networks, normalization, penalty, results, tasks, training  # noqa: E402
 from bench.measure import measure  # noqa: E402
 from bench.pareto import compared, pareto  # noqa: E402
 
@@ -372,8 +374,12 @@ def test_recipe_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dat
     cell = grids.Cell("tiny", "tiny", "B", "loose", 1, 1)
     benchmark.execute(grids.Run(cell, "uniform:rate=2", 0), settings, data)
     assert benchmark.execute(grids.Run(cell, "dense_extra:rate=2", 0), settings, data)["level"] == "none"
-    benchmark.execute(grids.Run(cell, "uniform:rate=2+given=4+smoothing=0.3+batch_size=8", 0), settings, data)
-    other = dataclasses.replace(RECIPE, learning_rate=2 * RECIPE.learning_rate, smoothing=0.3, batch_size=8)
+    benchmark.execute(
+        grids.Run(cell, "uniform:rate=2+given=4+smoothing=0.3+batch_size=8+optimizer=muon", 0), settings, data
+    )
+    other = dataclasses.replace(
+        RECIPE, learning_rate=2 * RECIPE.learning_rate, smoothing=0.3, batch_size=8, optimizer="muon"
+    )
     names, recipes = zip(*told, strict=True)
     given, at_4 = names[0], names[3]
     assert all(re.fullmatch(f"tiny-tiny-1-64-0-float32-{backend}-[0-9a-f]{{8}}", name) for name in (given, at_4))
@@ -382,8 +388,8 @@ def test_recipe_of_a_method_is_that_of_its_training_alone(monkeypatch, data: Dat
         (given, RECIPE),
         ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2-0", RECIPE.at_rate(2)),
         ("tiny-tiny-B-none-1+1-64-float32-dense_extra:rate=2-0", RECIPE.at_rate(2)),
-        (at_4, RECIPE.at_rate(4)),
-        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4+smoothing=0.3+batch_size=8-0", other),
+        (at_4, RECIPE.at_rate(4).changed(optimizer="muon")),
+        ("tiny-tiny-B-loose-1+1-64-float32-uniform:rate=2+given=4+smoothing=0.3+batch_size=8+optimizer=muon-0", other),
     ]
     with pytest.raises(ValueError, match="no given="):
         benchmark.execute(grids.Run(grids.Cell("tiny", "tiny", "A", "loose", 1), "ours:given=4", 0), settings, data)
@@ -559,3 +565,28 @@ def test_pieces_make_the_whole_grid() -> None:
 def test_a_wrong_method_is_told() -> None:
     with pytest.raises(ValueError, match="'magic'"):
         methods.parse("magic:strength=1")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's")
+@pytest.mark.parametrize("channels", [16, 5])
+def test_batch_normalization_by_one_kernel_trains_as_that_of_keras(channels: int) -> None:
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
+    y = np.eye(2, dtype=np.float32)[np.arange(64) % 2]
+
+    def trained(context: Any) -> list[Any]:
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((8, 8, 3))
+        inner = keras.layers.Conv2D(channels, 3, dtype="mixed_bfloat16")(inputs)
+        inner = keras.layers.BatchNormalization(momentum=0.5, dtype="mixed_bfloat16")(inner)
+        inner = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(inner))
+        model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(inner))
+        model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", jit_compile=False)
+        with context, mock.patch("bench.normalization._normalized", wraps=normalization._normalized) as kernel:
+            model.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0)
+        assert kernel.called == (context is fast)
+        return [np.asarray(weight) for weight in model.get_weights()]
+
+    fast = normalization.one_kernel()
+    for ours, of_keras in zip(trained(fast), trained(contextlib.nullcontext()), strict=True):
+        np.testing.assert_allclose(ours, of_keras, rtol=0.02, atol=0.01)
+    assert keras.layers.BatchNormalization.call is normalization._plain

@@ -51,7 +51,7 @@ _METHODS = flags.DEFINE_list(
     None,
     "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, "
     "smoothing=0, batch_size=64 and optimizer=muon set what they name of the recipe, and given=2 doubles the rate of "
-    "the network that scenario B begins with.",
+    "the network that scenario B begins with, which is trained by the same optimizer.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
@@ -114,7 +114,9 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     rate, given = (options.pop(name, 1.0) for name in ("rate", "given"))
     changes = {name: options.pop(name) for name in results.RECIPE if name in options}
     if cell.scenario == "B":
-        job = replace(job, trained=_trained(run, settings, job, given), before=cell.epochs, epochs=cell.tune)
+        same = {name: changes[name] for name in ("optimizer",) if name in changes}
+        before = replace(job, recipe=job.recipe.at_rate(given).changed(**same))
+        job = replace(job, trained=_trained(run, settings, before), before=cell.epochs, epochs=cell.tune)
     elif given != 1:
         raise ValueError(f"Only scenario B has a given network; expected no given= in A. Received: {run.method!r}")
     job = replace(job, recipe=job.recipe.at_rate(rate).changed(**changes))
@@ -147,9 +149,9 @@ def _commit() -> str | None:
         return None
 
 
-def _trained(run: grids.Run, settings: Settings, job: Job, rate: float) -> keras.Model:
-    """The dense network of this seed, trained, at `rate` times the task's own: from the cache, or into it."""
-    cell, job = run.cell, replace(job, recipe=job.recipe.at_rate(rate))
+def _trained(run: grids.Run, settings: Settings, job: Job) -> keras.Model:
+    """The dense network of this seed, trained: from the cache, or into it."""
+    cell = run.cell
     recipe = hashlib.sha256(repr(job.recipe).encode()).hexdigest()[:8]  # a network of another recipe is another one
     parts = (cell.task, cell.network, cell.epochs, len(job.data.x_train), run.seed, keras.config.dtype_policy().name,
              keras.config.backend(), recipe)  # fmt: skip

@@ -100,6 +100,7 @@ def ours(
     shorten: float = 0.0,
     without: float = 0.0,
     dropout: float = 1.0,
+    multiple_of: float = 1,
 ) -> keras.Model:
     """PruneCallback; every option is one of its parts.
 
@@ -118,10 +119,11 @@ def ours(
         shorten: 1 to leave out the layers that the budget is better without.
         without: How many parts of the network are left out before, those that `shorten` would take first.
         dropout: 0 to leave the rates of dropout as they are.
+        multiple_of: The channels that stay of a group are a multiple of it, or all of them.
     """
     start = networks.shorter(job.start(), job.budget, int(without)) if without else job.start()
     start = tfmcu_prune.shorten(start, job.budget) if shorten else start
-    gated = _gated(start, job.budget, dropout, learn_sizes=bool(learn))
+    gated = _gated(start, job.budget, dropout, learn_sizes=bool(learn), multiple_of=int(multiple_of))
     options = {"power": power} if allocation in ("concave", "groups") else {}
     callback = PruneCallback(
         None if begin is None else job.step(begin),

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 import tfmcu_prune
+from bench.normalization import one_kernel
 from bench.tasks import Recipe
 from tfmcu_prune.datasets import Dataset
 
@@ -134,7 +135,9 @@ def fit(
     made = optimizer(recipe, epochs * len(batches))
     model.compile(made, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
     kept = [] if backup is None else [keras.callbacks.BackupAndRestore(backup, double_checkpoint=True), Clock(backup)]
-    feed(tfmcu_prune.fit if cut else keras.Model.fit, model, batches, epochs=epochs, callbacks=[*callbacks, *kept])
+    run = tfmcu_prune.fit if cut else keras.Model.fit
+    with one_kernel():
+        feed(run, model, batches, epochs=epochs, callbacks=[*callbacks, *kept])
 
 
 def feed(
