@@ -313,6 +313,18 @@ def test_moved_samples_are_shifted_copies() -> None:
     assert training.moved(x, (0, 0), np.random.default_rng(0)) is x
 
 
+def test_mixed_samples_and_their_labels_have_the_same_part_of_another() -> None:
+    x, y = np.zeros((8, 2, 2, 1), np.float32), np.eye(8, dtype=np.float32)
+    x += np.arange(8, dtype=np.float32)[:, None, None, None]
+    mixed, labels = training.mixed(x, y, 0.3, np.random.default_rng(0))
+    assert mixed.dtype == labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(mixed, (labels @ np.arange(8))[:, None, None, None] + 0 * x, rtol=1e-5)
+    parts = 1 - labels[np.arange(8), np.arange(8)]
+    assert parts.max() < 0.3 and (parts > 0).any()
+    assert training.mixed(x, y, 0, np.random.default_rng(0))[0] is x
+
+
 def test_images_are_mirrored_in_every_other_epoch(data: Dataset) -> None:
     recipe = tasks.Recipe(batch_size=64, flip=True)
     batches = training.Batches(data, recipe, 0)

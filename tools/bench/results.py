@@ -17,7 +17,7 @@ CELL = ("task", "network", "scenario", "level", "epochs", "samples", "policy")
 KEY = (*CELL, "method", "seed")
 FREE = ("dense", "dense_extra")
 """Methods without a budget."""
-RECIPE = ("smoothing", "batch_size", "optimizer")
+RECIPE = ("smoothing", "batch_size", "optimizer", "mixup")
 """Options of any method that are parts of its recipe."""
 TRAINING = ("rate", "given", *RECIPE)
 """Options of any method, how it is trained: factor of the learning rate, and of that of the network which scenario B

@@ -31,6 +31,7 @@ class Recipe:
         smoothing: Label smoothing.
         shift: Samples are moved at random by up to (rows, columns).
         flip: Images are mirrored, each in every other epoch.
+        mixup: Each sample is mixed with another one, which has this part of it at most, and so are the labels.
     """
 
     optimizer: str = "adamw"
@@ -40,6 +41,7 @@ class Recipe:
     smoothing: float = 0.1
     shift: tuple[int, int] = (0, 0)
     flip: bool = False
+    mixup: float = 0.0
 
     def at_rate(self, factor: float) -> Recipe:
         """Return the recipe with a multiple of its learning rate."""

@@ -50,6 +50,7 @@ class Batches(keras.utils.PyDataset):
             x = np.where(self._mirrored[chosen][:, None, None, None], x[:, :, ::-1], x)
         x = moved(x, self._recipe.shift, self._rng)
         y = self._targets[self._data.y_train[chosen]]
+        x, y = mixed(x, y, self._recipe.mixup, self._rng)
         return x, y if self._teacher is None else self._teacher(x, y)
 
     def begin(self, epoch: int) -> None:
@@ -70,6 +71,15 @@ def moved(x: Any, shift: tuple[int, int], rng: np.random.Generator) -> Any:
     down = rng.integers(0, 2 * rows + 1, count)[:, None] + np.arange(height)
     right = rng.integers(0, 2 * columns + 1, count)[:, None] + np.arange(width)
     return padded[batch, down[:, :, None], right[:, None, :]]
+
+
+def mixed(x: Any, y: Any, part: float, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Mix each sample and its labels with another of the batch, by up to `part` of it (mixup, arXiv 1710.09412)."""
+    if not part:
+        return x, y
+    other, weight = rng.permutation(len(x)), rng.uniform(0, part, len(x)).astype(x.dtype)
+    far = weight.reshape(-1, *[1] * (x.ndim - 1))
+    return x + far * (x[other] - x), y + weight[:, None] * (y[other] - y)
 
 
 def schedule(recipe: Recipe, steps: int, *, warmup: float = 0.15) -> Callable[[int], Any]:
