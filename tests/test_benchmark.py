@@ -321,7 +321,8 @@ def test_mixed_samples_and_their_labels_have_the_same_part_of_another() -> None:
     np.testing.assert_allclose(labels.sum(-1), 1, rtol=1e-6)
     np.testing.assert_allclose(mixed, (labels @ np.arange(8))[:, None, None, None] + 0 * x, rtol=1e-5)
     parts = 1 - labels[np.arange(8), np.arange(8)]
-    assert parts.max() < 0.3 and (parts > 0).any()
+    assert parts.max() < 0.3
+    assert (parts > 0).any()
     assert training.mixed(x, y, 0, np.random.default_rng(0))[0] is x
 
 

@@ -50,8 +50,8 @@ _METHODS = flags.DEFINE_list(
     "methods",
     None,
     "Methods, each with options as method:option=value+option=value; with any, rate=2 doubles the learning rate, "
-    "smoothing=0, batch_size=64, mixup=0.5 and optimizer=muon set what they name of the recipe, and given=2 doubles the "
-    "rate of the network that scenario B begins with, which is trained by the same optimizer.",
+    "smoothing=0, batch_size=64, mixup=0.5 and optimizer=muon set what they name of the recipe, and given=2 doubles "
+    "the rate of the network that scenario B begins with, which is trained by the same optimizer.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds.")
 _DATA = flags.DEFINE_string("data", "../shared/data", "Folder of the packed data sets.")
