@@ -114,8 +114,8 @@ def execute(run: grids.Run, settings: Settings, data: Dataset) -> results.Result
     rate, given = (options.pop(name, 1.0) for name in ("rate", "given"))
     changes = {name: options.pop(name) for name in results.RECIPE if name in options}
     if cell.scenario == "B":
-        same = {name: changes[name] for name in ("optimizer",) if name in changes}
-        before = replace(job, recipe=job.recipe.at_rate(given).changed(**same))
+        optimizer = changes.get("optimizer", job.recipe.optimizer)
+        before = replace(job, recipe=job.recipe.at_rate(given).changed(optimizer=optimizer))
         job = replace(job, trained=_trained(run, settings, before), before=cell.epochs, epochs=cell.tune)
     elif given != 1:
         raise ValueError(f"Only scenario B has a given network; expected no given= in A. Received: {run.method!r}")
