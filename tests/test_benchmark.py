@@ -32,7 +32,7 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import benchmark  # noqa: E402
-from bench import grids, methods, networks, normalization, penalty, results, tasks, training  # noqa: E402
+from bench import grids, methods, networks, normalization, penalty, results, tasks, timing, training  # noqa: E402
 from bench.measure import measure  # noqa: E402
 from bench.pareto import compared, pareto  # noqa: E402
 
@@ -604,3 +604,13 @@ def test_batch_normalization_by_one_kernel_is_that_of_keras(channels: int) -> No
     for ours, of_keras in zip(trained(fast), trained(contextlib.nullcontext()), strict=True):
         np.testing.assert_allclose(ours, of_keras, rtol=0.02, atol=0.01)
     assert keras.layers.BatchNormalization.call is normalization._plain
+
+
+def test_the_time_of_a_step_is_told_over_as_many_steps_as_asked_for() -> None:
+    model, rng = network(), np.random.default_rng(0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    batches = timing.Repeated(rng.random((4, 8, 8, 3)).astype(np.float32), np.arange(4) % 3, 5)
+    with mock.patch("bench.timing.time") as clock:
+        clock.perf_counter.side_effect = [1.0, 3.0, 4.0, 6.0, 9.0]
+        assert timing.step_seconds(model, batches) == 2.0  # the first step, which traces, is not counted
+    assert int(model.optimizer.iterations) == 5

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from absl import app, flags
-from bench import networks, training
+from bench import networks
 from bench.normalization import one_kernel
+from bench.timing import Repeated, step_seconds
 
 from tfmcu_prune.files import replacing
 from tfmcu_prune.tables import render
@@ -33,33 +33,16 @@ SIZES = ((48, 64, 64, 96, 96, 128, 128), (48, 46, 48, 53, 55, 72, 55), (48, 48, 
 KINDS = {"keras": contextlib.nullcontext, "one kernel": one_kernel}
 
 
-class Batches(keras.utils.PyDataset):
-    """The same random batch, as often as there are steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        rng = np.random.default_rng(0)
-        self._x = rng.random((BATCH.value, 32, 32, 3)).astype("float32")
-        self._y = np.eye(10, dtype="float32")[rng.integers(0, 10, BATCH.value)]
-
-    def __len__(self) -> int:
-        return STEPS.value
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._x, self._y
-
-
-def seconds(model: keras.Model, kind: str) -> float:
-    """Return those of a step, between the end of the first and that of the last."""
-    ends: list[float] = []
-    clock = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: ends.append(time.perf_counter()))
-    with KINDS[kind]():
-        model.fit(training.without_autotune(Batches()), verbose=0, shuffle=False, callbacks=[clock])
-    return (ends[-1] - ends[0]) / (len(ends) - 1)
-
-
 def main(_: list[str]) -> None:
     keras.config.set_dtype_policy(POLICY.value)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((BATCH.value, 32, 32, 3)), np.eye(10)[rng.integers(0, 10, BATCH.value)]
+    batches = Repeated(x.astype(np.float32), y.astype(np.float32), STEPS.value)
+
+    def seconds(model: keras.Model, kind: str) -> float:
+        with KINDS[kind]():
+            return step_seconds(model, batches)
+
     models = {}
     for sizes in SIZES:
         for kind in KINDS:

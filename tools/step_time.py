@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 from absl import app, flags
+from bench.timing import Repeated, step_seconds
 
 import tfmcu_prune
 from tfmcu_prune import zoo
@@ -39,12 +40,6 @@ NETWORKS = (
 )
 
 
-def seconds(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
-    start = time.perf_counter()
-    model.fit(x, y, batch_size=BATCH.value, verbose=0, shuffle=False)
-    return (time.perf_counter() - start) / STEPS.value
-
-
 def seconds_of_update(gated: keras.Model, samples: np.ndarray) -> float:
     """Return what it takes to fit the kernels to a mask with every other channel gone."""
     mask = np.arange(len(tfmcu_prune.get_mask(gated))) % 2 > 0
@@ -53,22 +48,26 @@ def seconds_of_update(gated: keras.Model, samples: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
+def _samples(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.random((count, *shape)).astype("float32")
+
+
 def measure(network: Any, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
-    x = rng.random((BATCH.value * STEPS.value, *shape)).astype("float32")
-    y = rng.integers(0, classes, len(x))
+    batches = Repeated(_samples(rng, BATCH.value, shape), rng.integers(0, classes, BATCH.value), STEPS.value)
+    calibration = _samples(rng, CALIBRATION.value, shape)
     plain = network(shape, classes)
     models = {"plain": plain, "gated": tfmcu_prune.prunable(plain)}
     for model in models.values():
         model.compile("adam", "sparse_categorical_crossentropy", jit_compile=JIT.value)
-        seconds(model, x, y)  # traces and warms up
+        step_seconds(model, batches)  # traces and warms up
     times: dict[str, list[float]] = {name: [] for name in models}
     updates = []
     for _ in range(ROUNDS.value):
         for name, model in models.items():
-            times[name].append(seconds(model, x, y))
-        updates.append(seconds_of_update(models["gated"], x[: CALIBRATION.value]) / times["gated"][-1])
+            times[name].append(step_seconds(model, batches))
+        updates.append(seconds_of_update(models["gated"], calibration) / times["gated"][-1])
     medians = {name: float(np.median(values)) for name, values in times.items()}
     ratios = [gated / base for gated, base in zip(times["gated"], times["plain"], strict=True)]
     return {"network": network.__name__, **medians, "ratio": float(np.median(ratios)), "ratios": ratios,
