@@ -227,8 +227,8 @@ class PruneCallback(keras.callbacks.Callback):
         """Project the mask onto the budget of this moment, and price the channels that are to go next."""
         progress = (self._step - self._first) / max((self._last or 0) - self._first, 1)
         now = ramp(self._budget, self._start, progress)
-        mask = self._choose(worth, now)
         final = self._choose(worth, self._budget)
+        mask = self._choose(worth, now) | final  # a group may be smaller on the way than at the end, and cuts are final
         gated = gated_in(self.model)
         layer = gates_of(gated)
         self._put(mask, get_mask(gated))
