@@ -14,7 +14,10 @@ from test_callback import budget_of
 
 import tfmcu_prune
 from tfmcu_prune import PruneCallback, channel_groups, shrinking
+from tfmcu_prune.allocation import allocate
+from tfmcu_prune.forms import resource_model
 from tfmcu_prune.gates import gates_of
+from tfmcu_prune.gating import channels_of
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
@@ -256,6 +259,24 @@ def test_a_loss_that_cannot_be_found_again(always: list[int], caplog: pytest.Log
     history = tfmcu_prune.fit(gated, x, y, batch_size=8, epochs=4, verbose=0)
     assert len(history.epoch) == 4
     assert caplog.text.count("is not cut while it trains, since its loss, metrics or optimizer cannot be made") == 1
+
+
+@pytest.mark.parametrize(("widths", "macs", "multiple_of"), [((8, 16), 4548, 1), ((8, 16, 16), 8222, 4)])
+def test_what_is_cut_on_the_way_is_not_missing_at_the_end(
+    widths: tuple[int, ...], macs: int, multiple_of: int, always: list[int]
+) -> None:
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 3))
+    for index, width in enumerate(widths):
+        x = keras.layers.Conv2D(width, 3, 2 if index else 1, padding="same", activation="relu")(x)
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    budget = tfmcu_prune.Budget(macs=macs)  # on the way to it the last group shrinks further than at it
+    gated = tfmcu_prune.prunable(keras.Model(inputs, outputs), budget, multiple_of=multiple_of)
+    gated.compile("sgd", "sparse_categorical_crossentropy")
+    tfmcu_prune.fit(gated, *_data(gated), batch_size=8, epochs=6, verbose=0, callbacks=[PruneCallback(begin=0, end=24)])
+    assert len(always) > 1
+    resources = resource_model(channels_of(gated))
+    assert resources.sizes(tfmcu_prune.get_mask(gated)).tolist() == allocate(resources, budget).tolist()
 
 
 def test_it_cuts_only_where_it_pays() -> None:
