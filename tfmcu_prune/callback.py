@@ -37,9 +37,10 @@ class PruneCallback(keras.callbacks.Callback):
     """Prunes a gated model during `fit` so that it ends within its budget.
 
     From `begin` to `end` the budget falls from what the model costs to what it may cost; every few steps the group
-    sizes are projected onto it and the most salient channels are kept. Then the mask is frozen, checked on the
-    converted file, and training goes on. `arena`, `flash`, `macs` and `channels` of the current mask are put into
-    `logs`, and `price_arena` and so on of each budget: what one per cent more of it would be worth (`shadow_prices`).
+    sizes are projected onto it, none below what it has at the end, and the most salient channels are kept. Then the
+    mask is frozen, checked on the converted file, and training goes on. `arena`, `flash`, `macs` and `channels` of the
+    current mask are put into `logs`, and `price_arena` and so on of each budget: what one per cent more of it would be
+    worth (`shadow_prices`).
 
     The state of the pruning is in the model's weights: a fit that was killed goes on from `BackupAndRestore` or from a
     saved model with `initial_epoch=` as if nothing had happened, and a frozen mask stays. While weights are NaN or
