@@ -34,7 +34,7 @@ def _of_any_dropout(*methods: str, other: int = 0) -> tuple[str, ...]:
 COMPARED = {
     "dense": ("dense",),
     "ours": ("ours",),
-    "ours, taught": ("ours:distill=0.5",),
+    "ours, taught": ("ours:distill=0.5", "ours:distill=1"),
     "ours, fewer layers": ("ours:shorten=1", "ours:shorten=1+distill=0.5"),
     "thinner, from scratch": ("uniform", "uniform:dropout=1"),
     "thinner, fewer layers": _of_any_dropout(*(f"uniform:without={n}" for n in (1, 2, 5)), other=1),
